@@ -144,16 +144,20 @@ def picture(work: Path) -> None:
     groups, known = grouped(work), costs(work)
     sizes = sorted({cases for cases, _, _ in groups})
     rows = 2 if known else 1
+    present = [arm for arm in ARMS if any(arm == one for _, one, _ in groups)]
+    legend_inches = 0.25 * -(-len(present) // len(sizes)) + 0.2
+    height = 4 * rows + legend_inches
     figure, axes = pyplot.subplots(
-        rows, len(sizes), figsize=(5 * len(sizes), 4 * rows), squeeze=False, sharey="col"
+        rows, len(sizes), figsize=(5 * len(sizes), height), squeeze=False, sharey="col"
     )
+    # of those present, so that two have one colour only where there are more than twenty
     colors = pyplot.get_cmap("tab20").colors
     for cases, arm, runs in groups:
         steps, dice = curve(runs)
         for row, scale in enumerate([1.0, known.get(arm, {}).get("seconds")][:rows]):
             if scale is None:
                 continue
-            axis, color = axes[row, sizes.index(cases)], colors[list(ARMS).index(arm) % len(colors)]
+            axis, color = axes[row, sizes.index(cases)], colors[present.index(arm) % len(colors)]
             axis.plot(steps * scale, dice.mean(0), color=color, label=ARMS[arm].what)
             if len(runs) > 1:
                 low, high = dice.min(0), dice.max(0)
@@ -169,9 +173,9 @@ def picture(work: Path) -> None:
         top = max((line.get_ydata().max() for line in axis.lines), default=1.0)
         axis.set_ylim(max(0.0, top - DICE_SHOWN), top + 0.02)
     # not every arm is in every column
-    arms = {line.get_label(): line for axis in axes[0] for line in axis.lines}
-    order = [arm.what for arm in ARMS.values() if arm.what in arms]
-    figure.tight_layout(rect=(0, 0.04 * -(-len(order) // len(sizes)), 1, 1))
-    figure.legend([arms[what] for what in order], order, loc="lower center", ncols=len(sizes))
+    lines = {line.get_label(): line for axis in axes[0] for line in axis.lines}
+    order = [ARMS[arm].what for arm in present if ARMS[arm].what in lines]
+    figure.tight_layout(rect=(0, legend_inches / height, 1, 1))
+    figure.legend([lines[what] for what in order], order, loc="lower center", ncols=len(sizes))
     figure.savefig(work / "few_cases.png", dpi=110)
     pyplot.close(figure)
