@@ -356,6 +356,21 @@ def test_news_since_a_listing(out, tmp_path):
         assert get(answers, f"news.json{query}").status == HTTPStatus.NOT_FOUND
 
 
+def test_a_case_that_was_begun_is_new_once_it_is_finished(out, tmp_path):
+    copy = tmp_path / "out"
+    shutil.copytree(out, copy)
+    finish_another(copy, OBLIQUE, "Ada")
+    record = copy / "Ada.json"
+    finished = record.read_text(encoding="utf-8")
+    record.write_text(finished.replace('"status": "done"', '"status": "begun"'), encoding="utf-8")
+    answers = Answers(ViewedRun(copy))
+    sent = json.loads(content(get(answers, "cases.json")))
+    assert "Ada" not in [one["name"] for one in sent["cases"]]
+    record.write_text(finished, encoding="utf-8")
+    news = json.loads(content(get(answers, f"news.json?look={sent['look']}")))
+    assert (news["new"], news["changed"]) == (1, [])
+
+
 def test_a_mask_that_is_corrected_later_is_read_when_the_page_is_loaded(out, answers):
     number = number_of(answers, OBLIQUE)
     put_mask(out, OBLIQUE)
