@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.hardware.device import check_precision
 
 if TYPE_CHECKING:
     import torch
@@ -21,12 +21,11 @@ def choose_precision(name: str, device: str) -> str:
         float32, float16 or bfloat16.
 
     Raises:
-        UserError: float16 on a CPU, which is not supported there.
+        UserError: a CPU has no instructions for it.
     """
     if name == "auto":
         return "float16" if device == "cuda" else "float32"
-    if name == "float16" and device == "cpu":
-        raise UserError("--precision float16: not available on a CPU; use float32 or bfloat16")
+    check_precision(name, device)
     return name
 
 

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dinomed3d.hub.local_model import CLOUD, local_model
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.hardware.device import choose_device
+from dinomed3d.runtime.hardware.device import check_precision, choose_device
 from dinomed3d.runtime.messages.counted import shortly
 from dinomed3d.runtime.messages.terminal_text import one_line
 from pointseg.config.precision import encoder_dtype
@@ -75,8 +75,8 @@ def load_model(
         check_scale: whether clouds are refused whose scale does not seem to fit the voxel size of the model.
 
     Raises:
-        UserError: the checkpoint cannot be used; ``weights`` are missing or others than in training, or given for a
-            model that reads no images.
+        UserError: the checkpoint cannot be used; a CPU has no instructions for the precision; ``weights`` are
+            missing or others than in training, or given for a model that reads no images.
 
     Classes are those of ``pointseg-predict`` with the same options.
     """
@@ -91,6 +91,7 @@ def load_model(
             "volumes are for dinomed3d.load_model)"
         )
     chosen = choose_device(device)
+    check_precision(precision, chosen, "load_model: 'precision'")
     encoder = None
     if weights is not None:
         encoder = trained_with(os.fspath(weights), precision=encoder_dtype(precision, chosen))

@@ -116,7 +116,8 @@ def _add_speed(group: Any) -> None:
         "--precision",
         choices=PRECISIONS,
         default="auto",
-        help="auto: what the trainer uses on the device; on a CPU bfloat16 is faster and less exact",
+        help="auto: what the trainer uses on the device; bfloat16 is faster on CPUs with instructions for it, and less "
+        "exact",
     )
     group.add_argument(
         "--step-size",

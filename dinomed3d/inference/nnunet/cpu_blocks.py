@@ -20,11 +20,27 @@ _NORMS = (nn.InstanceNorm2d, nn.InstanceNorm3d)
 
 
 def with_cpu_blocks(network: nn.Module) -> nn.Module:
-    """Put the faster blocks into a network of nnU-Net, in place; any other network stays as it is."""
-    if not type(network).__module__.startswith("dynamic_network_architectures."):
-        return network
+    """Put the faster blocks into a network of nnU-Net, or into the CNN of a DinoMed3D, in place.
+
+    Any other network stays as it is: what its own code does with its layers is not known.
+    """
     if not torch.backends.mkldnn.is_available():
         return network
+    for part in _parts(network):
+        _put_into(part)
+    return network
+
+
+def _parts(network: Any) -> list[nn.Module]:
+    """The parts of a network that are nnU-Net's as they are."""
+    module = type(network).__module__
+    if module.startswith("dynamic_network_architectures."):
+        return [network]
+    # by name: importing it takes seconds, with timm
+    return [network.detail, network.decoder] if module == "dinomed3d.networks.network" else []
+
+
+def _put_into(network: nn.Module) -> None:
     replaced: dict[nn.Module, nn.Module] = {}  # the decoder contains the encoder
     for parent in list(network.modules()):
         for name, child in list(parent._modules.items()):
@@ -32,7 +48,6 @@ def with_cpu_blocks(network: nn.Module) -> nn.Module:
                 replaced[child] = _replacement(child)
             if child is not None:
                 parent._modules[name] = replaced[child]
-    return network
 
 
 def _replacement(module: nn.Module) -> nn.Module:

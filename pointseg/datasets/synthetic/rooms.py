@@ -81,11 +81,16 @@ def _hidden(
     for axis, far in ((0, room.width), (1, room.depth)):
         hidden |= (coord[:, axis] < UNSEEN_M) & (normal[:, axis] < -0.5)
         hidden |= (coord[:, axis] > far - UNSEEN_M) & (normal[:, axis] > 0.5)
+    order = np.argsort(coord[:, 0])  # a primitive has few points in its range of x
+    x, y, z = coord[order].T.copy()
     for number, primitive in enumerate(room.primitives):
         if isinstance(primitive.shape, Panel):
             continue
         low, high = _bounds(primitive.shape)
-        near = np.flatnonzero(((coord >= low) & (coord <= high)).all(1) & (owner != number))
+        row = slice(np.searchsorted(x, low[0], "left"), np.searchsorted(x, high[0], "right"))
+        inside = (y[row] >= low[1]) & (y[row] <= high[1]) & (z[row] >= low[2]) & (z[row] <= high[2])
+        near = order[row][inside]
+        near = near[owner[near] != number]
         hidden[near] |= primitive.shape.contains(coord[near], 0.001)
     return hidden
 

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from dinomed3d.runtime.hardware import device as hardware
 from pointseg.cli.test import main
 from pointseg.evaluation import evaluate as engine
 from tests.documented_keys import read_json
@@ -42,7 +43,8 @@ def test_a_table_and_both_means(tmp_path, scenes, capsys):
     assert found["confusion"]["names"][0] == "floor" and found["confusion"]["matrix"][0][0] == 134
 
 
-def test_options_reach_the_protocol(tmp_path, scenes):
+def test_options_reach_the_protocol(tmp_path, scenes, monkeypatch):
+    monkeypatch.setattr(hardware, "has_native_bfloat16", lambda kind: True)
     out = tmp_path / "elsewhere"
     options = (
         "--tta",
@@ -68,7 +70,7 @@ def test_options_reach_the_protocol(tmp_path, scenes):
     ("options", "message"),
     [
         (("--split", "lost"), "no split 'lost'"),
-        (("--precision", "float16", "--device", "cpu"), "not available on a CPU"),
+        (("--precision", "float16", "--device", "cpu"), "no instructions for it"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(tmp_path, scenes, capsys, options, message):

@@ -49,7 +49,7 @@ class LoadedModel:
         )
         on_cpu = device.type == "cpu"
         self.patch_voxels = int(np.prod(self.plan.patch))
-        self.batch = max(1, min(16, (2**20 if on_cpu else 2**22) // self.patch_voxels))
+        self.batch = max(1, min(16, (2**18 if on_cpu else 2**22) // self.patch_voxels))
         self.footprint = Footprint(base=0, window=0)
         """Memory of the process and of a batch of windows, once `measure` was called."""
 
@@ -83,7 +83,7 @@ class LoadedModel:
         windows = torch.zeros((self.batch, channels, *self.plan.patch))
         places = [(0, 0, 0)] * self.batch
         try:
-            return measure(lambda: self.predictor(windows.to(device), places))
+            return measure(lambda: self.predictor.try_passes(windows.to(device), places))
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             if ran_out_of_memory(error):
                 raise

@@ -9,6 +9,7 @@ from torch import nn
 
 from dinomed3d.inference.nnunet import cpu_blocks
 from dinomed3d.inference.nnunet.cpu_blocks import CpuBlock, PointwiseConv, moments, with_cpu_blocks
+from dinomed3d.networks import CnnSpec, NetworkSpec, build_network
 
 
 def unet(kind, axes, **changes):
@@ -48,6 +49,39 @@ def test_a_network_gives_the_same_logits(kind, axes, monkeypatch):
     found = ours(windows)
     scale = expected.abs().max()
     assert (found - expected).abs().max() < 2 * (
+        stock(windows) - expected
+    ).abs().max() + 1e-6 * scale
+
+
+@pytest.mark.parametrize(("residual", "blocks"), [(False, 5), (True, 11)])
+@torch.inference_mode()
+def test_the_cnn_of_a_dinomed3d_gives_the_same_logits(residual, blocks):
+    torch.manual_seed(0)
+    spec = NetworkSpec(
+        encoder_overrides={"embed_dim": 24, "depth": 2, "num_heads": 2, "init_values": 1.0},
+        taps=(0, 1),
+        voxels_per_token=4,
+        token_width=8,
+        cnn=CnnSpec(
+            widths=(4, 6, 8),
+            strides=((1, 1, 1), (1, 2, 2), (2, 2, 2)),
+            kernels=((1, 3, 3), (3, 3, 3), (3, 3, 3)),
+            blocks=(1, 1, 1),
+            decoder_blocks=(1, 1),
+            residual=residual,
+        ),
+    )
+    stock = build_network(1, 3, **spec.to_arch_kwargs())
+    for parameter in stock.parameters():  # zero-initialised parts too
+        nn.init.normal_(parameter, std=0.1)
+    stock.eval()
+    windows = torch.randn(2, 1, 6, 16, 16)
+    expected = copy.deepcopy(stock).double()(windows.double())
+    ours = with_cpu_blocks(copy.deepcopy(stock))
+    kinds = [type(module) for module in ours.modules()]
+    assert kinds.count(CpuBlock) == blocks and cpu_blocks.ConvDropoutNormReLU not in kinds
+    scale = expected.abs().max()
+    assert (ours(windows) - expected).abs().max() < 2 * (
         stock(windows) - expected
     ).abs().max() + 1e-6 * scale
 

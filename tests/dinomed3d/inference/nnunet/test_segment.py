@@ -85,6 +85,31 @@ def stock(plans, dataset, kind, networks, image, mirroring):
     return data, mask
 
 
+class Remembers(torch.nn.Module):
+    """Gives what it was given, and keeps it."""
+
+    def __init__(self):
+        super().__init__()
+        self.given = []
+
+    def forward(self, windows):
+        self.given.append(windows)
+        return windows.clone()
+
+
+@pytest.mark.parametrize("mirroring", [None, (0, 2)])
+def test_a_trial_takes_each_network_once_and_once_more_mirrored(mirroring):
+    first, last = Remembers(), Remembers()
+    windows = torch.randn(2, 1, 2, 3, 4)
+    predictor = predictor_of(first, last, mirroring=mirroring)
+    logits = predictor.try_passes(windows, [(0, 0, 0)] * 2)
+    torch.testing.assert_close(logits, windows)  # the mirrored one is turned back
+    assert len(first.given) == 1 and torch.equal(first.given[0], windows)
+    expected = [windows] if mirroring is None else [windows, windows.flip(2, 4)]
+    assert len(last.given) == len(expected)
+    assert all(torch.equal(a, b) for a, b in zip(last.given, expected, strict=True))
+
+
 @pytest.mark.parametrize("kind", ["3d_fullres", "2d", "anisotropic"])
 @pytest.mark.parametrize("labels", [LABELS, REGIONS], ids=["labels", "regions"])
 @pytest.mark.parametrize(
