@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
-from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor, nn
 
@@ -39,6 +38,7 @@ from dinomed3d.training.settings.nnunet_plan import (
     RECIPE,
     check_other_folds,
     plan_spec,
+    planned_network,
     with_cascade_channels,
     write_spec,
 )
@@ -150,17 +150,12 @@ class DinoMed3DTrainer(LoadingTrainer):
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
         """The network of the plan with a random encoder; weights are loaded afterwards."""
-        network = get_network_from_plans(
-            NETWORK,
-            plan_spec(configuration_manager).to_arch_kwargs(),
-            [],
+        return planned_network(
+            configuration_manager,
             num_input_channels,
             num_output_channels,
-            allow_init=False,
+            deep_supervision=enable_deep_supervision,
         )
-        # set here, because `build_network` warns trainers that ask it for this and load no weights
-        network.decoder.deep_supervision = enable_deep_supervision
-        return network
 
     def initialize(self) -> None:
         """As nnU-Net, then load what a new network starts from.

@@ -17,24 +17,40 @@ if TYPE_CHECKING:
     from dinomed3d.inference.models.model import Model
 
 
-NNUNETS_OWN = "nnUNetTrainer"
-"""The trainer that every nnU-Net has."""
+OURS, NNUNETS_OWN = "DinoMed3DTrainer", "nnUNetTrainer"
+"""The trainers that are always there; their networks are built without importing them."""
 
 
 def has_trainer(name: str) -> bool:
     """Whether a trainer of this name is installed."""
-    return name == NNUNETS_OWN or trainer_class(name).__name__ == name
+    return name in (OURS, NNUNETS_OWN) or trainer_class(name).__name__ == name
 
 
 def builder(name: str) -> Callable[..., nn.Module]:
     """The function with which a trainer builds its network.
 
-    nnU-Net's own trainer builds what the plans say, and importing it takes seconds: it plots, logs and augments.
+    Importing nnU-Net's own trainer and ours takes seconds: they plot, log and augment.
     """
     if name == NNUNETS_OWN:
         return _as_planned
+    if name == OURS:
+        return _ours
     build: Callable[..., nn.Module] = trainer_class(name).build_network_architecture
     return build
+
+
+def _ours(
+    plans_manager: Any,
+    configuration: Any,
+    inputs: int,
+    heads: int,
+    enable_deep_supervision: bool,
+) -> nn.Module:
+    """The network that DinoMed3DTrainer builds."""
+    with importing_timm():
+        from dinomed3d.training.settings.nnunet_plan import planned_network
+
+    return planned_network(configuration, inputs, heads, deep_supervision=enable_deep_supervision)
 
 
 def _as_planned(

@@ -9,8 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import nn
 
 from dinomed3d.networks import CnnSpec, NetworkSpec, slice_step, token_side
 from dinomed3d.runtime.errors import UserError
@@ -50,6 +52,28 @@ def plan_spec(configuration: ConfigurationManager) -> NetworkSpec:
         slices_per_token=slice_step(spacing, token),
         slices=1 if len(patch) == 2 else 3,
     )
+
+
+def planned_network(
+    configuration: ConfigurationManager, inputs: int, heads: int, *, deep_supervision: bool
+) -> nn.Module:
+    """The network of a plan with a random encoder, whose weights are loaded afterwards.
+
+    Args:
+        configuration: of our plans, or of stock ones.
+        inputs: channels of a volume.
+        heads: channels of the logits.
+        deep_supervision: whether logits of all levels are returned.
+
+    Raises:
+        UserError: as `plan_spec`.
+    """
+    network = get_network_from_plans(
+        NETWORK, plan_spec(configuration).to_arch_kwargs(), [], inputs, heads, allow_init=False
+    )
+    # set here, because `build_network` warns trainers that ask it for this and load no weights
+    network.decoder.deep_supervision = deep_supervision
+    return network
 
 
 def with_cascade_channels(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from dinomed3d.inference.nnunet.build_network import OURS
 from dinomed3d.runtime.hardware.device import check_precision
 
 
@@ -17,7 +18,7 @@ def choose_precision(name: str, trainer: str, device: torch.device) -> torch.dty
         UserError: a CPU has no instructions for it.
     """
     if name == "auto":
-        if trainer == "DinoMed3DTrainer":
+        if trainer == OURS:
             from dinomed3d.training.step.precision import fast_precision  # takes seconds
 
             return fast_precision(device)

@@ -8,13 +8,23 @@ from typing import Any
 
 import pytest
 import torch
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as nnunet_trainer
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.cohort.worker.worker import Worker
 from dinomed3d.inference.models.model import fold_weights, open_model
-from dinomed3d.inference.nnunet.build_network import build_network, trainer_class
+from dinomed3d.inference.nnunet import build_network as module
+from dinomed3d.inference.nnunet.build_network import (
+    NNUNETS_OWN,
+    OURS,
+    build_network,
+    builder,
+    has_trainer,
+    trainer_class,
+)
 from dinomed3d.runtime.errors import UserError
-from tests.dinomed3d.inference.models.write_model import write_model
+from tests.dinomed3d.inference.models.write_model import tiny_plans, write_model
 
 
 def worker_of(folder: Path, change: Any) -> Worker:
@@ -66,6 +76,25 @@ def test_a_plan_that_does_not_fit_is_one_sentence(tmp_path: Path, change: Any, r
 def test_a_trainer_that_is_none_is_refused(name: str) -> None:
     with pytest.raises(UserError, match=f"trainer '{name}'"):
         trainer_class(name)
+
+
+@pytest.mark.parametrize("name", [OURS, NNUNETS_OWN])
+def test_ours_and_nnunets_own_are_built_without_their_trainers(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Their imports take seconds, before the first case."""
+    monkeypatch.setattr(module, "trainer_class", lambda name: pytest.fail(f"{name} was imported"))
+    assert has_trainer(name)
+    plans = PlansManager(tiny_plans())
+    configuration = plans.get_configuration("3d_fullres")
+    network = builder(name)(plans, configuration, 1, 3, enable_deep_supervision=False).eval()
+    by_trainer = nnunet_trainer(name).build_network_architecture(
+        plans, configuration, 1, 3, enable_deep_supervision=False
+    )
+    shapes = {key: value.shape for key, value in by_trainer.state_dict().items()}
+    assert {key: value.shape for key, value in network.state_dict().items()} == shapes
+    with torch.inference_mode():
+        assert network(torch.zeros(1, 1, *configuration.patch_size)).shape[1] == 3  # no list
 
 
 def test_the_network_has_exactly_the_weights(tmp_path: Path) -> None:
