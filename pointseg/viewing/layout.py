@@ -124,24 +124,30 @@ def picked(
     origin: NDArray[np.float64],
     direction: NDArray[np.float64],
     *,
+    radius: float,
     slack: float,
 ) -> tuple[int, float] | None:
     """The point that a ray meets first, and its distance; None: it meets none.
+
+    Of points at about that distance, whose discs overlap, it is the one nearest to the ray.
 
     Args:
         coord: (n, 3) points that are shown.
         origin: (3,) where the ray begins.
         direction: (3,) where it goes, unit length.
-        slack: how far a point may lie from the ray, per unit of distance.
+        radius: of the disc that a point is drawn as, which counts as the point.
+        slack: how far a point may lie from the ray, per unit of distance, where its disc is smaller than that.
     """
     relative = coord - origin.astype(np.float32)
     along = relative @ direction.astype(np.float32)
     distance_off_ray = np.sqrt(np.maximum((relative**2).sum(1) - along**2, 0))
-    meets = np.flatnonzero((along > 0) & (distance_off_ray <= slack * along))
+    reach = np.maximum(radius, slack * along)
+    meets = np.flatnonzero((along > 0) & (distance_off_ray <= reach))
     if not len(meets):
         return None
-    # a point right on the ray counts more than one that is a little nearer, but at the edge of the slack
-    first = meets[np.argmin(along[meets] + distance_off_ray[meets] / slack)]
+    nearest = meets[np.argmin(along[meets])]
+    front = meets[along[meets] <= along[nearest] + 2 * reach[nearest]]
+    first = front[np.argmin(distance_off_ray[front])]
     return int(first), float(along[first])
 
 

@@ -96,6 +96,7 @@ class Viewer:
         """What they show now."""
         self._coords = [cloud.placed(self.shift) for cloud in clouds]
         self._size = point_size(self._coords)
+        self._factor = 1.0  # of the slider
         self.parts = [p for k, cloud in enumerate(clouds) for p in parts_of(k, cloud, up=up)]
         """What is shown and hidden together."""
         self._hidden = Hidden()
@@ -199,6 +200,7 @@ class Viewer:
 
     def _resize(self, factor: float) -> None:
         with self._lock:
+            self._factor = factor
             for handle in self._handles:
                 handle.point_size = self._size * factor
 
@@ -251,7 +253,13 @@ class Viewer:
                     p.rows for p in self.parts if p.cloud == number and not self._hidden.hides(p)
                 ]
                 rows = np.concatenate(shown) if shown else np.empty(0, np.int64)
-                found = picked(coord[rows], origin, ray / np.linalg.norm(ray), slack=SLACK)
+                found = picked(
+                    coord[rows],
+                    origin,
+                    ray / np.linalg.norm(ray),
+                    radius=self._size * self._factor / 2,
+                    slack=SLACK,
+                )
                 if found is not None and (best is None or found[1] < best[0]):
                     best = found[1], number, int(rows[found[0]])
             if best is None:

@@ -82,6 +82,18 @@ def test_points_are_about_as_large_as_their_distance():
 def test_a_click_meets_the_first_point_near_its_ray():
     coord = np.array([[0, 0, 5], [0, 0, 9], [0, 1, 2], [0, 0, -3]], np.float32)
     along = np.array([0.0, 0, 1])
-    assert picked(coord, np.zeros(3), along, slack=0.01) == (0, 5.0)
-    assert picked(coord, np.array([0, 0, 6.0]), along, slack=0.01) == (1, 3.0)
-    assert picked(coord, np.array([5.0, 0, 0]), along, slack=0.01) is None
+    thin = {"radius": 0.0, "slack": 0.01}
+    assert picked(coord, np.zeros(3), along, **thin) == (0, 5.0)
+    assert picked(coord, np.array([0, 0, 6.0]), along, **thin) == (1, 3.0)
+    assert picked(coord, np.array([5.0, 0, 0]), along, **thin) is None
+
+
+def test_a_click_on_the_disc_of_a_point_is_a_click_on_the_point():
+    along = np.array([0.0, 0, 1])
+    wall = np.array([[0.3, 0, 4], [-0.2, 0, 4.1], [0, 0, 9]], np.float32)
+    discs = {"slack": 0.001, "radius": 0.35}
+    # in both discs of the wall: the nearer centre, not the point behind the wall that lies on the ray
+    assert picked(wall, np.zeros(3), along, **discs) == (1, pytest.approx(4.1))
+    assert picked(wall, np.array([0.6, 0, 0]), along, **discs) == (0, 4.0)
+    assert picked(wall, np.array([0.7, 0, 0]), along, **discs) is None
+    assert picked(wall, np.zeros(3), along, slack=0.001, radius=0.1) == (2, 9.0)

@@ -58,7 +58,8 @@ def test_what_is_switched_off_is_hidden_and_colours_change(server):
     assert [handle.visible for handle in viewer._handles] == [False, True]
     assert viewer.describe(0, 0)[1].startswith("50000") and "class" in viewer.describe(0, 0)[2]
     assert NAME not in viewer.legend() + viewer.whole_legend()
-    x, y, z = cloud.scene.coord[cloud.labels == 1][0].tolist()
+    second = cloud.scene.coord[cloud.labels == 1]
+    x, y, z = second[second[:, 2].argmax()].tolist()  # nothing is drawn above it
     viewer._pick(SimpleNamespace(ray_origin=(x, y, z + 3), ray_direction=(0, 0, -2)))
     assert f"{500_000 + x:.3f} {5_000_000 + y:.3f} {z:.3f}" in viewer._picked.content
     assert "class: &lt;img" in viewer._picked.content
