@@ -78,10 +78,13 @@ def check_precision(name: str, kind: str, option: str = "--precision") -> None:
     Raises:
         UserError: float16 on a CPU, or bfloat16 on one without instructions for it.
     """
+    import torch
+
     if kind != "cpu" or name == "float32":
         return
     native = has_native_bfloat16("cpu")
-    if name == "bfloat16" and native:
+    is_told = hasattr(torch.cpu, "get_capabilities")  # early versions of torch 2 do not tell
+    if name == "bfloat16" and (native or not is_told):
         return
     instead = "float32 or bfloat16" if native else "float32"
     raise UserError(

@@ -1,6 +1,7 @@
 """Number formats that a device computes."""
 
 import pytest
+import torch
 
 import dinomed3d.runtime.hardware.device as module
 from dinomed3d.runtime.errors import UserError
@@ -30,3 +31,8 @@ def test_formats_without_instructions_are_refused_on_cpus(
         check_precision(name, kind, "--precision")
     assert str(refused.value).startswith(f"--precision {name}: this CPU has no instructions")
     assert str(refused.value).endswith(instead)
+
+
+def test_where_torch_does_not_tell_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    check_precision("bfloat16", "cpu")
