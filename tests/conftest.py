@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import random
+import signal
 from pathlib import Path
 
 import huggingface_hub
@@ -55,7 +56,10 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
-    """Begin each test with the same random numbers, whichever tests ran before it in its process."""
+    """Begin each test with the same random numbers and handlers, whichever tests ran before it in its process."""
+    signal.signal(
+        signal.SIGTERM, signal.SIG_DFL
+    )  # a command's own stays set when it is called here
     random.seed(0)
     np.random.seed(0)  # libraries draw from it
     torch.manual_seed(0)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
@@ -32,6 +33,23 @@ def end_gently() -> None:
             after_in_parent=lambda: _exchange(signal.SIG_DFL, _interrupt),
         )
         _is_registered = True
+
+
+@contextmanager
+def kept_handlers() -> Iterator[None]:
+    """Take back the signal handlers that a library sets while it starts.
+
+    Such a handler would stay after the library has ended, in place of the program's own, and each
+    process that is forked later would inherit it (see end_gently for what that does to a pool).
+    """
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                if handler is not None and signal.getsignal(number) != handler:
+                    signal.signal(number, handler)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:

@@ -30,6 +30,7 @@ from dinomed3d.inference.cohort.events import (
 )
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.models.model import Model
+from dinomed3d.runtime.commands.signals import kept_handlers
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.messages.extras import how_to_install
 
@@ -113,12 +114,13 @@ def run_on_ray(
     if ours:
         # a cluster knows its resources; on this machine Ray must know how many workers fit
         local = None if os.environ.get("RAY_ADDRESS") else max(spec.workers, os.cpu_count() or 1)
-        ray.init(
-            num_cpus=local,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        with kept_handlers():
+            ray.init(
+                num_cpus=local,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
     try:
         _distribute(ray, model, _for_cluster(ray, spec), cases, on_event)
     finally:

@@ -84,3 +84,27 @@ def test_a_handler_that_was_set_since_stays():
         "print(signal.getsignal(signal.SIGTERM).__name__)\n"
     )
     assert ran.stdout == "finish_the_step\n", ran.stderr
+
+
+@POSIX
+def test_handlers_of_a_library_are_taken_back():
+    ran = python(
+        "import signal, threading\n"
+        "from dinomed3d.runtime.commands.signals import kept_handlers\n"
+        "def start():\n"
+        "    with kept_handlers():\n"
+        "        if threading.current_thread() is threading.main_thread():\n"
+        "            signal.signal(signal.SIGTERM, print)\n"
+        "            signal.signal(signal.SIGHUP, print)\n"
+        "            raise OSError\n"
+        "    print('another thread has none')\n"
+        "signal.signal(signal.SIGTERM, max)\n"
+        "try:\n"
+        "    start()\n"
+        "except OSError:\n"
+        "    print(signal.getsignal(signal.SIGTERM).__name__, signal.getsignal(signal.SIGHUP).name)\n"
+        "thread = threading.Thread(target=start)\n"
+        "thread.start()\n"
+        "thread.join()\n"
+    )
+    assert ran.stdout == "max SIG_DFL\nanother thread has none\n", ran.stderr

@@ -58,16 +58,19 @@ def test_two_workers_one_killed_and_a_case_that_kills_them(tmp_path, monkeypatch
         workers=2,
         device="cpu",
     )
-    workers, events = [], []
+    workers, events, handlers = [], [], [signal.getsignal(signal.SIGTERM)]
 
     def on_event(event):
         events.append(event)
+        handlers.append(signal.getsignal(signal.SIGTERM))
         if isinstance(event, WorkerReady):
             workers.append(event.pid)
         if len(workers) == 2 and sum(isinstance(e, CaseEnded) for e in events) == 1:
             os.kill(workers[0], signal.SIGTERM if os.name == "nt" else signal.SIGKILL)
 
     outcome = predict(spec, on_event)
+    handlers.append(signal.getsignal(signal.SIGTERM))
+    assert len(set(handlers)) == 1  # Ray's own would stay, and each forked process would inherit it
     assert len(workers) >= 2
     assert outcome.done == tuple(f"scan{i}" for i in range(8)) and not outcome.missing
     assert list(outcome.failed) == ["scan_bad", "scan_deadly"]
