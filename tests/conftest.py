@@ -57,9 +57,8 @@ def pytest_collection_finish() -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
     """Begin each test with the same random numbers and handlers, whichever tests ran before it in its process."""
-    signal.signal(
-        signal.SIGTERM, signal.SIG_DFL
-    )  # a command's own stays set when it is called here
+    # a command that is called in this process leaves its own set
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     random.seed(0)
     np.random.seed(0)  # libraries draw from it
     torch.manual_seed(0)
