@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import random
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 from few_cases_arms import ARMS, CONFIGURATION, OURS, SET_HERE, STOCK
 from few_cases_scores import mean_dice, test_scores
-from few_cases_trainers import TRAINERS, Run
+from few_cases_trainers import TRAINERS, Run, seed_all
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from torch import Tensor, nn
 from traced_steps import Traced, fused_adamw, nnunet_loss, trace_step
@@ -35,9 +34,7 @@ def execute(run: Run, work: Path, *, plans: dict, dataset: dict, device: torch.d
         device: to train on.
     """
     set_variables(run, work)
-    random.seed(run.seed)
-    np.random.seed(run.seed)
-    torch.manual_seed(run.seed)
+    seed_all(run.seed)
     trainer = TRAINERS[ARMS[run.arm].trainer](
         plans | {"continue_training": False}, CONFIGURATION, 0, dataset, device
     )
@@ -54,19 +51,13 @@ def execute(run: Run, work: Path, *, plans: dict, dataset: dict, device: torch.d
     if not run.steps:
         step_cost(trainer, work / "cost.json")
         return
-    trainer.result = vars(run) | {"curve": [], "cpu_start": time.process_time()}
+    trainer.begin()
     trainer.run_training()
     with trainer.averaged():
         final = test_scores(trainer, trainer.tests, surfaces=True)
         shuffled = test_scores(trainer, trainer.tests, surfaces=False, shuffle=True)
-        trainer.disable_checkpointing = False
-        trainer.save_checkpoint(str(Path(trainer.output_folder) / "checkpoint_final.pth"))
-    trainer.result |= {
-        "scores": final,
-        "dice": mean_dice(final),
-        "shuffled_dice": mean_dice(shuffled),
-    }
-    trainer.out.write_text(json.dumps(trainer.result))
+        dice = {"dice": mean_dice(final), "shuffled_dice": mean_dice(shuffled)}
+        trainer.finish({"scores": final} | dice)
 
 
 def set_variables(run: Run, work: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from few_cases_arms import ARMS, OURS, PRIMUS, STOCK, BiasField
@@ -23,6 +25,8 @@ from dinomed3d.training.step.optimizer import build_optimizer
 from dinomed3d.training.step.optimizer_step import OptimizerStep
 from dinomed3d.training.trainer import DinoMed3DTrainer
 
+AVERAGE = "average.pth"
+"""File beside a checkpoint, with the average of weights."""
 ON_THE_WAY = 4
 """Every so many test cases are scored on the way; all of them at the end."""
 FULL_SCHEDULE = 1000 * 250
@@ -49,10 +53,25 @@ class Run:
         """Of its files."""
         return f"{self.arm}-{self.cases}-{self.seed}"
 
+    def has_begun(self, part: Path) -> bool:
+        """Whether a file has the curve of this very run, which has not ended."""
+        return part.is_file() and vars(self).items() <= json.loads(part.read_text()).items()
+
     @property
     def schedule_epochs(self) -> float:
         """Length of nnU-Net's own schedule, in epochs of `every` steps."""
         return (self.steps if self.steps >= SHORTEST_SCHEDULE else FULL_SCHEDULE) / self.every
+
+
+def seed_all(seed: int) -> None:
+    """Seed the generators that training draws from.
+
+    Args:
+        seed: any number.
+    """
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
 
 
 class Scored:
@@ -62,6 +81,8 @@ class Scored:
     result: dict[str, Any]
     tests: list[Path]
     out: Path
+    cpu_start: float
+    """Processor time of this process when the run began, s, less what it had taken before."""
 
     def do_split(self) -> tuple[list[str], list[str]]:
         """The run's cases; nnU-Net's validation gets one of them, it is not read."""
@@ -69,16 +90,65 @@ class Scored:
         chosen = [self.training[i] for i in order[: self.run.cases]]  # type: ignore[attr-defined]
         return chosen, chosen[:1]
 
+    @property
+    def part(self) -> Path:
+        """File with the curve of a run that has not ended."""
+        return self.out.with_suffix(".part")
+
+    @property
+    def state(self) -> Path:
+        """File from which a run that has not ended goes on."""
+        return Path(self.output_folder, "checkpoint_latest.pth")  # type: ignore[attr-defined]
+
+    def begin(self) -> None:
+        """Begin the run, or take it up where it was interrupted.
+
+        It then goes on with the random numbers of its checkpoint, or, where that has none (nnU-Net's), with others.
+        """
+        self.result = vars(self.run) | {"curve": [], "cpu_s": 0.0}
+        if self.run.has_begun(self.part) and self.state.is_file():
+            self.load_checkpoint(str(self.state))  # type: ignore[attr-defined]
+            done = self.current_epoch * self.run.every  # type: ignore[attr-defined]
+            seed_all(self.run.seed + done)
+            self.result = json.loads(self.part.read_text())
+            self.result["curve"] = [[n, dice] for n, dice in self.result["curve"] if n <= done]
+            print(f"{self.run.name}: goes on after {done} steps", flush=True)
+        else:
+            self.forget()
+        self.cpu_start = time.process_time() - self.result["cpu_s"]
+
     def on_epoch_end(self) -> None:
-        """Score the test cases, and keep the curve."""
-        self.current_epoch += 1  # type: ignore[attr-defined]
-        steps = self.current_epoch * self.run.every
+        """Score the test cases, and keep the curve and all that the run needs to go on."""
+        steps = (self.current_epoch + 1) * self.run.every  # type: ignore[attr-defined]
         with self.averaged():
             dice = mean_dice(test_scores(self, self.tests[::ON_THE_WAY], surfaces=False))
         self.result["curve"].append([steps, dice])
-        self.result["cpu_s"] = time.process_time() - self.result["cpu_start"]
+        self.result["cpu_s"] = time.process_time() - self.cpu_start
         print(f"{self.run.name}: {steps} steps, Dice {dice:.4f}", flush=True)
-        self.out.with_suffix(".part").write_text(json.dumps(self.result))
+        self.part.write_text(json.dumps(self.result))
+        self.write_checkpoint(self.state)
+        self.current_epoch += 1  # type: ignore[attr-defined]
+
+    def write_checkpoint(self, path: Path) -> None:
+        """Write a checkpoint, which nnU-Net's loop does not."""
+        self.disable_checkpointing = False
+        self.save_checkpoint(str(path))  # type: ignore[attr-defined]
+        self.disable_checkpointing = True
+
+    def finish(self, scores: Mapping[str, Any]) -> None:
+        """Write result and model; what the run needed to go on is not needed any more.
+
+        Args:
+            scores: of the model.
+        """
+        self.write_checkpoint(self.state.with_name("checkpoint_final.pth"))
+        self.out.write_text(json.dumps(self.result | scores))
+        self.forget()
+
+    def forget(self) -> None:
+        """Remove what a run that has not ended would go on with."""
+        for path in (self.part, self.state, self.state.with_name(AVERAGE)):
+            path.unlink(missing_ok=True)
 
     def plot(self, *_: object) -> None:
         """No picture."""
@@ -110,13 +180,31 @@ class ScoredDinoMed3D(Scored, DinoMed3DTrainer):
         )
         return optimizer, None
 
+    def begin(self) -> None:
+        """As all; the average is taken up, too."""
+        super().begin()
+        if ARMS[self.run.arm].ema and self.result["curve"]:
+            kept = self.state.with_name(AVERAGE)
+            self.average = self.new_average()
+            self.average.load_state_dict(torch.load(kept, weights_only=True))
+
+    def write_checkpoint(self, path: Path) -> None:
+        """As all; the average is written beside it."""
+        super().write_checkpoint(path)
+        if self.average is not None:
+            torch.save(self.average.state_dict(), path.with_name(AVERAGE))
+
+    def new_average(self) -> AveragedModel:
+        """Of the weights, with the arm's decay; nothing is averaged yet."""
+        kind = get_ema_multi_avg_fn(ARMS[self.run.arm].ema)
+        return AveragedModel(self.network, multi_avg_fn=kind)
+
     def train_step(self, batch: dict) -> dict:
         """As ours, and keep the average."""
         found = super().train_step(batch)
-        if decay := ARMS[self.run.arm].ema:
+        if ARMS[self.run.arm].ema:
             if self.average is None:
-                kind = get_ema_multi_avg_fn(decay)
-                self.average = AveragedModel(self.network, multi_avg_fn=kind)
+                self.average = self.new_average()
             self.average.update_parameters(self.network)
         return found
 

@@ -7,6 +7,8 @@ of the convolution in place, a few planes at a time, while they are in the cache
 
 from __future__ import annotations
 
+import copy
+import itertools
 from typing import Any
 
 import torch
@@ -20,12 +22,17 @@ _NORMS = (nn.InstanceNorm2d, nn.InstanceNorm3d)
 
 
 def with_cpu_blocks(network: nn.Module) -> nn.Module:
-    """Put the faster blocks into a network of nnU-Net, or into the CNN of a DinoMed3D, in place.
+    """A network of nnU-Net, or a DinoMed3D with its CNN, with the faster blocks; the given one stays as it is.
 
-    Any other network stays as it is: what its own code does with its layers is not known.
+    Both share parameters and buffers, except the weights of convolutions. Of any other network none
+    is made, and itself returned: what its own code does with its layers is not known.
     """
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available() or not _parts(network):
         return network
+    shared: dict[int, Any] = {
+        id(tensor): tensor for tensor in itertools.chain(network.parameters(), network.buffers())
+    }
+    network = copy.deepcopy(network, shared)
     for part in _parts(network):
         _put_into(part)
     return network

@@ -41,7 +41,7 @@ class Predictor:
         """Move the networks to their device, and compile them if nnUNet_compile asks for it (on CUDA).
 
         Args:
-            networks: one per fold, in eval mode.
+            networks: one per fold; they are set to eval mode. What they have learned until now predicts.
             mirroring: spatial axes of a window for test-time mirroring, in all combinations.
             device: of the networks.
             precision: of autocast, None for float32.

@@ -109,6 +109,20 @@ def test_a_network_of_others_stays_as_it_is():
     assert with_cpu_blocks(network)[0] is block
 
 
+def test_the_given_network_stays_as_it_is_and_can_be_trained_further():
+    network = unet(PlainConvUNet, 3)
+    kinds, keys = [type(module) for module in network.modules()], list(network.state_dict())
+    made = with_cpu_blocks(network)
+    assert (
+        [type(module) for module in network.modules()] == kinds != [type(m) for m in made.modules()]
+    )
+    assert list(network.state_dict()) == keys
+    network(torch.randn(1, 2, 16, 16, 16)).sum().backward()
+    assert all(parameter.grad is not None for parameter in network.decoder.parameters())
+    of_network = {parameter.data_ptr() for parameter in network.parameters()}
+    assert {parameter.data_ptr() for parameter in made.parameters()} < of_network  # none is a copy
+
+
 def test_moments_of_parts_of_different_length():
     # 1, 3 | 8: mean 4, variance (9 + 1 + 16) / 3
     parts = (torch.tensor([[1.0], [3.0]]), torch.tensor([[8.0]]))
