@@ -118,7 +118,7 @@ def test_the_given_network_stays_as_it_is_and_can_be_trained_further():
     )
     assert list(network.state_dict()) == keys
     network(torch.randn(1, 2, 16, 16, 16)).sum().backward()
-    assert all(parameter.grad is not None for parameter in network.decoder.parameters())
+    assert all(parameter.grad is not None for parameter in network.encoder.parameters())
     of_network = {parameter.data_ptr() for parameter in network.parameters()}
     assert {parameter.data_ptr() for parameter in made.parameters()} < of_network  # none is a copy
 
