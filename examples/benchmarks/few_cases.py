@@ -4,8 +4,9 @@ Every arm has the same number of steps, so that other work on the machine does n
 measured apart (`--cost`, on quiet cores): its time, operations and memory. Arms are trained by DinoMed3DTrainer and
 nnU-Net's trainers themselves on nested draws of training cases. Every `--every` steps a quarter of the test cases is
 scored without mirroring, at the end all of them are. Runs that are finished are kept: a second call does what is
-missing, and one that fails does not end the others; `--table` prints what is there, and draws WORK/few_cases.png. The
-trained models lie in WORK/results/ARM-CASES-SEED, for `artifacts.py` or any other command.
+missing, a run that was interrupted goes on from its last evaluation, and one that fails does not end the others.
+`--table` prints what is there, and draws WORK/few_cases.png. The trained models lie in WORK/results/ARM-CASES-SEED,
+for `artifacts.py` or any other command.
 
     python examples/benchmarks/few_cases.py DATASET_FOLDER --work WORK --weights FILE \
         --cases 4 16 --seeds 0 1 2 --steps 900 --small
@@ -15,7 +16,7 @@ that `--splits` names, or a fifth of its cases. `--small` halves the CNN's chann
 On a GPU leave it out, and take DINOv3's weights; ACDC with nnU-Net's residual networks and PrimusV3-S as further arms:
 
     python examples/benchmarks/few_cases.py nnUNet_raw/Dataset027_ACDC --work acdc --weights dinov3_vits16.pth \
-        --arms dino permuted cnn stock resenc-m resenc-l primus-v3-s --cases 4 16 all --seeds 0 1 2 \
+        --arms adapters permuted-adapters cnn stock resenc-m resenc-l primus-v3-s --cases 4 16 all --seeds 0 1 2 \
         --steps 25000 --every 1000 --device cuda
 """
 
@@ -69,7 +70,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--token", help="voxels per token; default: as training decides by the patch"
     )
-    parser.add_argument("--arms", nargs="+", default=["dino", "permuted", "cnn", "stock"])
+    parser.add_argument(
+        "--arms", nargs="+", default=["adapters", "permuted-adapters", "cnn", "stock"]
+    )
     parser.add_argument("--cases", nargs="+", default=["4", "16"], help="numbers, or all")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=900)

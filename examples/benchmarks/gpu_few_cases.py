@@ -13,7 +13,7 @@ import few_cases_data
 import few_cases_table
 from gpu_parts import Bench
 
-ARMS = ("dino", "permuted", "cnn", "stock")
+ARMS = ("adapters", "permuted-adapters", "cnn", "stock")
 CASES, STEPS, EVERY = 4, 300, 100
 """Training cases, optimizer steps and steps between evaluations."""
 

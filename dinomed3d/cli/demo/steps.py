@@ -136,7 +136,8 @@ def _volumes(steps: _Steps, out: Path, device: str) -> list[str]:
     images, predictions = str(raw / "imagesTs"), str(out / "predictions")
     names = write_phantom(raw, spec.phantom)
     dataset, labels = str(DATASET_ID), [str(v) for v in LABELS.values() if v != 0]
-    run("plan", "nnUNetv2_plan_and_preprocess", "-d", dataset, "-c", "3d_fullres", "-np", "2")
+    few = ("-npfp", "2", "-np", "2")  # the fingerprint would be extracted by eight processes
+    run("plan", "nnUNetv2_plan_and_preprocess", "-d", dataset, "-c", "3d_fullres", *few)
     training = (dataset, "3d_fullres", "0", "-tr", TRAINER, "-device", device)
     epochs = TrainingProgress(spec.stage1_epochs, spec.stage2_epochs)
     run("train", "nnUNetv2_train", *training, show=epochs.line)
