@@ -21,12 +21,12 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.primus.primus_trainers import nnUNet_PrimusV3S_Trainer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from dinomed3d.runtime.files.atomic_files import atomic_write, new_file
+from dinomed3d.runtime.files.tensor_files import read_torch
 from dinomed3d.training.step.optimizer import build_optimizer
 from dinomed3d.training.step.optimizer_step import OptimizerStep
 from dinomed3d.training.trainer import DinoMed3DTrainer
 
-AVERAGE = "average.pth"
-"""File beside a checkpoint, with the average of weights."""
 ON_THE_WAY = 4
 """Every so many test cases are scored on the way; all of them at the end."""
 FULL_SCHEDULE = 1000 * 250
@@ -83,6 +83,8 @@ class Scored:
     out: Path
     cpu_start: float
     """Processor time of this process when the run began, s, less what it had taken before."""
+    goes_on = True
+    """Whether a run that was interrupted is taken up, and not begun again."""
 
     def do_split(self) -> tuple[list[str], list[str]]:
         """The run's cases; nnU-Net's validation gets one of them, it is not read."""
@@ -98,7 +100,8 @@ class Scored:
     @property
     def state(self) -> Path:
         """File from which a run that has not ended goes on."""
-        return Path(self.output_folder, "checkpoint_latest.pth")  # type: ignore[attr-defined]
+        # nnU-Net removes checkpoint_latest.pth when training ends, which is before the model is scored
+        return Path(self.output_folder, "checkpoint_going_on.pth")  # type: ignore[attr-defined]
 
     def begin(self) -> None:
         """Begin the run, or take it up where it was interrupted.
@@ -106,7 +109,7 @@ class Scored:
         It then goes on with the random numbers of its checkpoint, or, where that has none (nnU-Net's), with others.
         """
         self.result = vars(self.run) | {"curve": [], "cpu_s": 0.0}
-        if self.run.has_begun(self.part) and self.state.is_file():
+        if self.goes_on and self.run.has_begun(self.part) and self.state.is_file():
             self.load_checkpoint(str(self.state))  # type: ignore[attr-defined]
             done = self.current_epoch * self.run.every  # type: ignore[attr-defined]
             seed_all(self.run.seed + done)
@@ -125,14 +128,15 @@ class Scored:
         self.result["curve"].append([steps, dice])
         self.result["cpu_s"] = time.process_time() - self.cpu_start
         print(f"{self.run.name}: {steps} steps, Dice {dice:.4f}", flush=True)
-        self.part.write_text(json.dumps(self.result))
+        atomic_write(self.part, json.dumps(self.result).encode())
         self.write_checkpoint(self.state)
         self.current_epoch += 1  # type: ignore[attr-defined]
 
     def write_checkpoint(self, path: Path) -> None:
-        """Write a checkpoint, which nnU-Net's loop does not."""
+        """Write a checkpoint, which nnU-Net's loop does not; a kill leaves the former one whole."""
         self.disable_checkpointing = False
-        self.save_checkpoint(str(path))  # type: ignore[attr-defined]
+        with new_file(path) as part:
+            self.save_checkpoint(str(part))  # type: ignore[attr-defined]
         self.disable_checkpointing = True
 
     def finish(self, scores: Mapping[str, Any]) -> None:
@@ -142,12 +146,12 @@ class Scored:
             scores: of the model.
         """
         self.write_checkpoint(self.state.with_name("checkpoint_final.pth"))
-        self.out.write_text(json.dumps(self.result | scores))
+        atomic_write(self.out, json.dumps(self.result | scores).encode())
         self.forget()
 
     def forget(self) -> None:
         """Remove what a run that has not ended would go on with."""
-        for path in (self.part, self.state, self.state.with_name(AVERAGE)):
+        for path in (self.part, self.state):
             path.unlink(missing_ok=True)
 
     def plot(self, *_: object) -> None:
@@ -184,15 +188,26 @@ class ScoredDinoMed3D(Scored, DinoMed3DTrainer):
         """As all; the average is taken up, too."""
         super().begin()
         if ARMS[self.run.arm].ema and self.result["curve"]:
-            kept = self.state.with_name(AVERAGE)
             self.average = self.new_average()
-            self.average.load_state_dict(torch.load(kept, weights_only=True))
+            self.average.load_state_dict(read_torch(self.average_of(self.current_epoch)))
 
-    def write_checkpoint(self, path: Path) -> None:
-        """As all; the average is written beside it."""
-        super().write_checkpoint(path)
+    def on_epoch_end(self) -> None:
+        """As all; the average is written before the checkpoint that it belongs to, and the former one then goes."""
         if self.average is not None:
-            torch.save(self.average.state_dict(), path.with_name(AVERAGE))
+            with new_file(self.average_of(self.current_epoch + 1)) as part:
+                torch.save(self.average.state_dict(), part)
+        super().on_epoch_end()
+        self.average_of(self.current_epoch - 1).unlink(missing_ok=True)
+
+    def average_of(self, epoch: int) -> Path:
+        """File with the average of weights after so many epochs."""
+        return self.state.with_name(f"average_{epoch}.pth")
+
+    def forget(self) -> None:
+        """As all; averages go, too."""
+        super().forget()
+        for path in self.state.parent.glob("average_*.pth"):
+            path.unlink()
 
     def new_average(self) -> AveragedModel:
         """Of the weights, with the arm's decay; nothing is averaged yet."""
@@ -238,6 +253,8 @@ class ScoredStock(Scored, nnUNetTrainer):
 
 class ScoredPrimus(Scored, nnUNet_PrimusV3S_Trainer):
     """nnU-Net's trainer of PrimusV3-S, which warms up for a twentieth of its schedule."""
+
+    goes_on = False  # nnU-Net's trainers with a warm-up cannot read their own checkpoints with torch 2.6 or later
 
     def configure_optimizers(self, stage: str = "warmup_all") -> Any:
         """As nnU-Net."""

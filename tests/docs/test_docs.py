@@ -74,7 +74,7 @@ def test_options_and_variables_exist(page):
         for action in parser._actions
         for option in action.option_strings
     }
-    known |= set(re.findall(r'add_argument\("(--[\w-]+)', SCRIPT.read_text(encoding="utf-8")))
+    known |= set(re.findall(r'add_argument\(\s*"(--[\w-]+)', SCRIPT.read_text(encoding="utf-8")))
     options = {option for span in spans for option in OPTION.findall(span)}
     assert options - known - FOREIGN == set()
     variables = set(re.findall(r"DINOMED3D_\w+", text)) - set(settings())

@@ -52,10 +52,17 @@ def whole_plans() -> dict:
     return found
 
 
-def done(work: Path, run: Run, monkeypatch, *, stop_after: int | None = None) -> dict:
-    """The result of a run, which perhaps stops after so many steps of this call."""
+def done(
+    work: Path, run: Run, monkeypatch, *, stop_after: int | None = None, unscored: bool = False
+) -> dict:
+    """The result of a run, which perhaps stops after so many steps of this call, or before the model is scored."""
     steps, kind = [], TRAINERS[ARMS[run.arm].trainer]
-    step = kind.train_step
+    step, score = kind.train_step, few_cases_run.test_scores
+
+    def scoring(*args, **options):
+        if unscored:
+            raise KeyboardInterrupt
+        return score(*args, **options)
 
     def stepping(trainer, batch):
         if len(steps) == stop_after:
@@ -65,6 +72,7 @@ def done(work: Path, run: Run, monkeypatch, *, stop_after: int | None = None) ->
 
     with monkeypatch.context() as context:
         context.setattr(kind, "train_step", stepping)
+        context.setattr(few_cases_run, "test_scores", scoring)
         device = torch.device("cpu")
         few_cases_run.execute(run, work, plans=whole_plans(), dataset=dataset_json(), device=device)
     return json.loads((work / "runs" / f"{run.name}.json").read_text()) | {"made": len(steps)}
@@ -83,9 +91,11 @@ def test_a_run_goes_on_after_its_last_evaluation(arm, work, monkeypatch, capsys)
 
     with pytest.raises(KeyboardInterrupt):
         done(work, whole, monkeypatch, stop_after=3)
-    again = done(work, whole, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        done(work, whole, monkeypatch, unscored=True)
     assert f"{whole.name}: goes on after 2 steps" in capsys.readouterr().out
-    assert [n for n, _ in again["curve"]] == [2, 4, 6] and again["made"] == 4
+    again = done(work, whole, monkeypatch)
+    assert [n for n, _ in again["curve"]] == [2, 4, 6] and again["made"] == 0  # scored alone
     assert again["curve"][0] == found["curve"][0] and again["cpu_s"] > 0
     if arm != "stock":  # nnU-Net's checkpoints have no random numbers
         assert again["curve"] == found["curve"] and again["scores"] == found["scores"]
