@@ -81,7 +81,8 @@ def load_model(
         classes = _classes(content)
         _check_shapes(recipe, len(classes.names), content["model"])
         opened = None if encoder is None or recipe.images is None else encoder(recipe.images)
-        model = build_segmenter(recipe, len(classes.names), opened)
+        with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and replaced
+            model = build_segmenter(recipe, len(classes.names), opened)
         model.load_state_dict(content["model"])
     except UserError as error:
         raise UserError(f"checkpoint {path}: {error}") from error

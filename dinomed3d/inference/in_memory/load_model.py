@@ -21,6 +21,7 @@ from dinomed3d.inference.in_memory.images import understand
 from dinomed3d.inference.models.licence import encoder_name
 from dinomed3d.inference.models.model import FINAL, open_model
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.hardware.device import check_precision, choose_device
 from dinomed3d.runtime.messages.counted import counted, shortly, sides
 from dinomed3d.runtime.messages.terminal_text import one_line
 
@@ -61,6 +62,8 @@ def load_model(
         raise UserError(
             f"load_model: 'precision' must be one of {', '.join(PRECISIONS)}, got {precision!r}"
         )
+    if precision != "auto":
+        check_precision(precision, choose_device(device), "load_model: 'precision'")
     local = local_model(path, VOLUME)
     chosen = None if folds is None else tuple(str(fold) for fold in folds)
     spec = PredictSpec(
@@ -143,7 +146,7 @@ class VolumeSegmenter:
                 SimpleITK image, a nibabel image, or an array (Z, Y, X) or (C, Z, Y, X) whose axes are those that
                 the model was trained with.
             spacing: mm (z, y, x); of an array, and of nothing else.
-            progress: is called with the fraction that is done.
+            progress: is called with the fraction that is done; what it raises ends the prediction and is raised here.
 
         Returns:
             Labels on the image's own grid: for an array an array (Z, Y, X), for a nibabel image one of nibabel,
@@ -156,14 +159,22 @@ class VolumeSegmenter:
         task = CaseTask(Case(id="image", scans=()))
         task.volume = given.volume
 
+        raised: list[Exception] = []
+
         def on_event(event: Event) -> None:
             if progress is None or not isinstance(event, CaseProgress):
                 return
             if event.step == "network":  # what runs before it would count to the end twice
-                progress(event.done / event.windows)
+                try:
+                    progress(event.done / event.windows)
+                except Exception as error:
+                    raised.append(error)
+                    raise
 
         with self._lock:
             self._worker.segment(task, on_event)
+        if raised:
+            raise raised[0]
         if task.reason is not None:
             raise CaseError(task.reason)
         for note in given.volume.notes:

@@ -115,7 +115,8 @@ def build_network(model: Model, weights: Mapping[str, Any]) -> nn.Module:
     with torch.device("meta"):
         planned = _build(model).state_dict()
     _check_fit(model, planned, weights)
-    network = _build(model)
+    with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and replaced
+        network = _build(model)
     network.load_state_dict(weights)
     return network.eval()
 

@@ -24,8 +24,9 @@ _NORMS = (nn.InstanceNorm2d, nn.InstanceNorm3d)
 def with_cpu_blocks(network: nn.Module) -> nn.Module:
     """A network of nnU-Net, or a DinoMed3D with its CNN, with the faster blocks; the given one stays as it is.
 
-    Both share parameters and buffers, except the weights of convolutions. Of any other network none
-    is made, and itself returned: what its own code does with its layers is not known.
+    Both share parameters and buffers, except the weights of most convolutions: if one is trained further, the other
+    is of no more use. Of any other network none is made, and itself returned: what its own code does with its
+    layers is not known.
     """
     if not torch.backends.mkldnn.is_available() or not _parts(network):
         return network

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from threading import Lock
@@ -17,6 +17,7 @@ from dinomed3d.inference.nnunet.cpu_blocks import with_cpu_blocks
 from dinomed3d.inference.nnunet.sliding_window import Batch
 from dinomed3d.inference.nnunet.window_networks import WindowNetwork, window_network
 from dinomed3d.runtime.hardware.compiling import compiler
+from dinomed3d.runtime.hardware.threads import single_threaded
 
 if TYPE_CHECKING:
     from dinomed3d.inference.nnunet.slice_feature_cache import SliceFeatureCache
@@ -31,7 +32,7 @@ class Predictor:
 
     def __init__(
         self,
-        networks: Sequence[nn.Module],
+        networks: Iterable[nn.Module],
         *,
         mirroring: Sequence[int] | None,
         device: torch.device,
@@ -41,21 +42,23 @@ class Predictor:
         """Move the networks to their device, and compile them if nnUNet_compile asks for it (on CUDA).
 
         Args:
-            networks: one per fold; they are set to eval mode. What they have learned until now predicts.
+            networks: one per fold; they are set to eval mode. A network that is trained further needs a new
+                predictor: this one shares some of its tensors, and has copies of others.
             mirroring: spatial axes of a window for test-time mirroring, in all combinations.
             device: of the networks.
             precision: of autocast, None for float32.
             threads: passes of networks in parallel. On a CPU two windows on one core each are faster than one
                 after the other on two cores.
         """
-        moved = [network.to(device).eval() for network in networks]
         backend, _ = compiler(device.type, by_default=False)
-        if backend is not None:
-            for network in moved:
-                network.compile(backend=backend)
-        elif device.type == "cpu" and precision is None:
-            moved = [with_cpu_blocks(network) for network in moved]
-        self.networks = [window_network(network, compiler=backend) for network in moved]
+        self.networks: list[WindowNetwork] = []
+        for network in networks:
+            moved = network.to(device).eval()
+            if backend is not None:
+                moved.compile(backend=backend)
+            elif device.type == "cpu" and precision is None:
+                moved = with_cpu_blocks(moved)
+            self.networks.append(window_network(moved, compiler=backend))
         axes = [axis + 2 for axis in mirroring or ()]
         self.flips = [
             flip for count in range(len(axes) + 1) for flip in itertools.combinations(axes, count)
@@ -81,35 +84,33 @@ class Predictor:
         for cache in self.caches:
             cache.clear()
 
-    def predict(self, batches: Iterable[Batch]) -> Iterator[Tensor]:
+    def predict(self, batches: Iterable[Batch]) -> Generator[Tensor, None, None]:
         """Yield the logits of batches in order; with several threads some are predicted ahead."""
         if self.threads == 1:
             yield from (self(*batch) for batch in batches)
             return
-        cores = torch.get_num_threads()
-        each = max(1, cores // self.threads)
-        pool = ThreadPoolExecutor(
-            self.threads, "predict", initializer=torch.set_num_threads, initargs=(each,)
-        )
-        torch.set_num_threads(1)  # this thread must not wait for the cores of the others
         ahead: deque[list[Future[_Mean]]] = deque()
         batches_ahead = -(-self.threads // len(self.passes))
-        try:
-            for batch in batches:
-                mean = _Mean(len(self.passes))
-                ahead.append(
-                    [
-                        pool.submit(self._add_pass, mean, number, one, *batch)
-                        for number, one in enumerate(self.passes)
-                    ]
-                )
-                if len(ahead) > batches_ahead:
+        with single_threaded() as cores:  # this thread must not wait for the cores of the others
+            each = max(1, cores // self.threads)
+            pool = ThreadPoolExecutor(
+                self.threads, "predict", initializer=torch.set_num_threads, initargs=(each,)
+            )
+            try:
+                for batch in batches:
+                    mean = _Mean(len(self.passes))
+                    ahead.append(
+                        [
+                            pool.submit(self._add_pass, mean, number, one, *batch)
+                            for number, one in enumerate(self.passes)
+                        ]
+                    )
+                    if len(ahead) > batches_ahead:
+                        yield _result(ahead.popleft())
+                while ahead:
                     yield _result(ahead.popleft())
-            while ahead:
-                yield _result(ahead.popleft())
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-            torch.set_num_threads(cores)
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
 
     def limit_cache(self, limit: int) -> None:
         """Set how many bytes of cached features are kept; what does not fit is computed again."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -105,7 +106,7 @@ def segment(
     while exporters:
         exporter = exporters.pop(0)
         predictor.clear_cache()
-        for chunk in predict_windows(
+        chunks = predict_windows(
             data,
             grid,
             exporter.row_range,
@@ -113,8 +114,10 @@ def segment(
             heads=plan.heads,
             batch=batch,
             halo=predictor.halo,
-        ):
-            exporter.add(chunk)
+        )
+        with closing(chunks):
+            for chunk in chunks:
+                exporter.add(chunk)
     if box is not None:
         whole = keep_inside(whole, box)
     return Segmentation(mask=whole.transpose(np.argsort(plan.transpose)), certainty=certainty.mean)
@@ -133,8 +136,10 @@ class _Count:
 
 
 def _counted(
-    predict: Callable[[Iterable[Batch]], Iterator[Tensor]], count: _Count, batches: Iterable[Batch]
-) -> Iterator[Tensor]:
+    predict: Callable[[Iterable[Batch]], Generator[Tensor, None, None]],
+    count: _Count,
+    batches: Iterable[Batch],
+) -> Generator[Tensor, None, None]:
     """Predict batches, and tell after each how many windows are done."""
     for logits in predict(batches):
         count.done += len(logits)
@@ -144,7 +149,7 @@ def _counted(
 
 def _predict_cascade(
     predictor: Predictor, stage: PreviousStage, batches: Iterable[Batch]
-) -> Iterator[Tensor]:
+) -> Generator[Tensor, None, None]:
     """As `Predictor.predict`, for windows whose last channel holds labels."""
     return predictor.predict(with_one_hot(batches, stage))
 

@@ -7,7 +7,8 @@ again. The logits of the whole volume never exist.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import torch
@@ -123,12 +124,12 @@ def predict_windows(
     data: Tensor,
     grid: WindowGrid,
     row_range: tuple[int, int],
-    predict: Callable[[Iterable[Batch]], Iterator[Tensor]],
+    predict: Callable[[Iterable[Batch]], Generator[Tensor, None, None]],
     *,
     heads: int,
     batch: int,
     halo: int = 0,
-) -> Iterator[LogitsChunk]:
+) -> Generator[LogitsChunk, None, None]:
     """Predict all windows that overlap a row range, and yield the logits of its rows.
 
     Args:
@@ -148,15 +149,30 @@ def predict_windows(
 
     Source: nnunetv2 nnUNetPredictor; it sums in float16, and so does this, in the same order.
     """
-    depth, width, start_row = grid.patch[0], grid.size[2], row_range[0]
-    rows = row_range[1] - start_row
-    weights = grid.weights.to(data.device)
-    ones = torch.ones_like(weights)[None]
-    sums = torch.zeros((heads, depth, rows, width), dtype=torch.half, device=data.device)
-    total = torch.zeros((1, depth, rows, width), dtype=torch.half, device=data.device)
     places = [(y, x) for y in grid.reaching(row_range) for x in grid.starts[2]]
     batches = [places[start : start + batch] for start in range(0, len(places), batch)]
-    results = predict(_cut(data, grid, z, some, halo) for z in grid.starts[0] for some in batches)
+    windows = (_cut(data, grid, z, some, halo) for z in grid.starts[0] for some in batches)
+    # closed here: what it reads ahead would go on, where predicting is interrupted, as long as the error is looked at
+    with closing(predict(windows)) as results:
+        yield from _sum_up(results, grid, row_range, batches, heads=heads, device=data.device)
+
+
+def _sum_up(
+    results: Iterator[Tensor],
+    grid: WindowGrid,
+    row_range: tuple[int, int],
+    batches: Sequence[Sequence[tuple[int, int]]],
+    *,
+    heads: int,
+    device: torch.device,
+) -> Iterator[LogitsChunk]:
+    """Yield planes once all windows that reach them are summed up; the windows' batches are the same at each depth."""
+    depth, width, start_row = grid.patch[0], grid.size[2], row_range[0]
+    rows = row_range[1] - start_row
+    weights = grid.weights.to(device)
+    ones = torch.ones_like(weights)[None]
+    sums = torch.zeros((heads, depth, rows, width), dtype=torch.half, device=device)
+    total = torch.zeros((1, depth, rows, width), dtype=torch.half, device=device)
     ends = [*grid.starts[0][1:], grid.size[0]]
     yield from _empty(range(grid.starts[0][0]), sums)
     for first, end in zip(grid.starts[0], ends, strict=True):

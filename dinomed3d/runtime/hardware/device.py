@@ -72,7 +72,7 @@ def check_precision(name: str, kind: str, option: str = "--precision") -> None:
 
     Args:
         name: float32, float16 or bfloat16.
-        kind: of device: cpu, cuda or mps.
+        kind: of device: cpu, cuda or mps; a number may follow, as in cuda:1.
         option: of the command that chooses it.
 
     Raises:
@@ -80,7 +80,7 @@ def check_precision(name: str, kind: str, option: str = "--precision") -> None:
     """
     import torch
 
-    if kind != "cpu" or name == "float32":
+    if kind.partition(":")[0] != "cpu" or name == "float32":
         return
     native = has_native_bfloat16("cpu")
     is_told = hasattr(torch.cpu, "get_capabilities")  # early versions of torch 2 do not tell
@@ -109,8 +109,11 @@ def tf32_products() -> Iterator[None]:
     if allowed:
         yield
         return
+    before = getattr(matmul, "fp32_precision", None)
     matmul.allow_tf32 = True
     try:
         yield
     finally:
         matmul.allow_tf32 = False
+        if before is not None:  # "none" is what follows torch.backends.fp32_precision
+            matmul.fp32_precision = before

@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
 from typing import TypeVar
 
 import torch
+
+from dinomed3d.runtime.hardware.threads import single_threaded
 
 MOST_THREADS = 16
 """With more threads than these, they mostly wait for the interpreter's lock."""
@@ -48,22 +50,24 @@ def for_each(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Resu
     if threads < 2 or len(items) < 2 or not _turn.acquire(blocking=False):
         with torch.no_grad():
             return [work(item) for item in items]
-    inference, before = torch.is_inference_mode_enabled(), torch.get_num_threads()
+    inference = torch.is_inference_mode_enabled()
 
     def alone(item: Item) -> Result:
         with torch.inference_mode(inference), torch.no_grad():
             return work(item)
 
+    futures: list[Future[Result]] = []
     try:
         # the pool's threads take this number when they first run something, and then keep it
-        torch.set_num_threads(1)
-        if threads not in _pools:
-            _pools[threads] = ThreadPoolExecutor(threads, "pointseg")
-            _pools[threads].submit(_outnumber_cores).result()
-        futures = [_pools[threads].submit(alone, item) for item in items]
-        wait(futures)
+        with single_threaded():
+            if threads not in _pools:
+                _pools[threads] = ThreadPoolExecutor(threads, "pointseg")
+                _pools[threads].submit(_outnumber_cores).result()
+            futures += [_pools[threads].submit(alone, item) for item in items]
+            wait(futures)
     finally:
-        torch.set_num_threads(before)
+        for future in futures:  # where it is interrupted
+            future.cancel()
         _turn.release()
     return [future.result() for future in futures]
 

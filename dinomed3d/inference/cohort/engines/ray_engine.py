@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 LOADING_S = 1800
 """Longest time until a worker has loaded the model."""
+DEBUGGER = "PYTHONBREAKPOINT"
+"""Environment variable that names what `breakpoint()` calls."""
 ASKING_S = 30.0
 """How often workers are asked for signs of progress, and how long their answer may take."""
 
@@ -114,6 +116,7 @@ def run_on_ray(
     if ours:
         # a cluster knows its resources; on this machine Ray must know how many workers fit
         local = None if os.environ.get("RAY_ADDRESS") else max(spec.workers, os.cpu_count() or 1)
+        debugger = os.environ.get(DEBUGGER)
         with kept_handlers():
             ray.init(
                 num_cpus=local,
@@ -121,6 +124,9 @@ def run_on_ray(
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
+        # Ray's own would stay
+        os.environ.pop(DEBUGGER, None)
+        os.environ |= {} if debugger is None else {DEBUGGER: debugger}
     try:
         _distribute(ray, model, _for_cluster(ray, spec), cases, on_event)
     finally:

@@ -40,7 +40,8 @@ class LoadedModel:
         """
         self.source = model.source
         self.plan = read_plan(model)
-        networks = [build_network(model, fold_weights(model, fold)) for fold in model.folds]
+        # one after the other: each needs memory for its weights twice while it is prepared
+        networks = (build_network(model, fold_weights(model, fold)) for fold in model.folds)
         self.predictor = Predictor(
             networks,
             mirroring=model.mirroring if mirroring else None,

@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 
 import dinomed3d
 from dinomed3d.cli.main import main
@@ -203,6 +204,24 @@ BAD = {
 }
 
 
+def test_what_progress_raises_ends_the_prediction_and_is_raised(model, path):
+    class Enough(Exception):
+        pass
+
+    def progress(fraction):
+        raise Enough
+
+    with pytest.raises(Enough):
+        model.predict(path, progress=progress)
+    assert model.predict(path) is not None
+
+
+def test_loading_a_model_leaves_the_programs_random_numbers(trained):
+    before = torch.get_rng_state()
+    dinomed3d.load_model(trained, device="cpu")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 @pytest.mark.parametrize(("words", "named", "part"), BAD.values(), ids=BAD.keys())
 def test_what_cannot_be_segmented_is_refused_in_one_sentence(model, words, named, part):
     with pytest.raises(CaseError, match=part) as error:
@@ -214,6 +233,7 @@ def test_what_cannot_be_segmented_is_refused_in_one_sentence(model, words, named
     ("named", "part"),
     [
         ({"precision": "half"}, "'precision'"),
+        ({"precision": "float16"}, "load_model: 'precision' float16: this CPU has no instructions"),
         ({"step_size": 0}, "step-size"),
         ({"folds": [7]}, "folds"),
         ({"checkpoint": "none.pth"}, "none.pth"),

@@ -161,6 +161,23 @@ def test_threads_change_nothing(prepared):
     assert not [name for name in names if name.startswith("predict")]
 
 
+def test_interrupted_it_leaves_no_threads_behind_while_the_error_is_looked_at(
+    prepared, monkeypatch
+):
+    volume, plan, network = prepared
+    before = torch.get_num_threads()
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Exporter, "add", interrupted)
+    predictor = predictor_of(network, mirroring=(0,), threads=3)
+    with pytest.raises(KeyboardInterrupt) as error:
+        segment(volume, plan, predictor, step=0.3, splits=2, batch=1)
+    assert error.tb is not None and torch.get_num_threads() == before
+    assert not [t for t in threading.enumerate() if t.name.startswith("predict")]
+
+
 def test_splits_change_nothing(prepared):
     volume, plan, network = prepared
     predictor = predictor_of(network)
