@@ -15,7 +15,7 @@ def choose_precision(name: str, device: str) -> str:
 
     Args:
         name: auto, float32, float16 or bfloat16.
-        device: cpu, cuda or mps.
+        device: cpu, cuda or mps; a number may follow, as in cuda:1.
 
     Returns:
         float32, float16 or bfloat16.
@@ -24,7 +24,7 @@ def choose_precision(name: str, device: str) -> str:
         UserError: a CPU has no instructions for it.
     """
     if name == "auto":
-        return "float16" if device == "cuda" else "float32"
+        return "float16" if device.startswith("cuda") else "float32"
     check_precision(name, device)
     return name
 
@@ -36,4 +36,4 @@ def encoder_dtype(precision: str, device: str) -> torch.dtype | None:
     """
     import torch
 
-    return torch.bfloat16 if device == "cuda" and precision != "float32" else None
+    return torch.bfloat16 if device.startswith("cuda") and precision != "float32" else None

@@ -153,7 +153,8 @@ class TrainingLoop:
             raise UserError(
                 f"{error}; the run is kept: mend the file, or remove it from its split, and go on with --resume"
             ) from error
-        self.logger.close()
+        finally:
+            self.logger.close()
 
     def _run(self) -> None:
         rounds = min(self.recipe.evaluations, self.steps)

@@ -257,7 +257,7 @@ class Viewer:
                     coord[rows],
                     origin,
                     ray / np.linalg.norm(ray),
-                    radius=self._size * self._factor / 2,
+                    radius=self._size * self._factor,  # viser draws discs of this radius
                     slack=SLACK,
                 )
                 if found is not None and (best is None or found[1] < best[0]):

@@ -157,11 +157,12 @@ def test_asked_twice_it_stops_at_once(tmp_path: Path, monkeypatch: pytest.Monkey
         signal.raise_signal(signal.SIGINT)
         raise AssertionError("still here")
 
-    before = signal.getsignal(signal.SIGINT)
+    before, closed = signal.getsignal(signal.SIGINT), []
     monkeypatch.setattr(loop.TrainingLoop, "_step", interrupted)
+    monkeypatch.setattr(TrainingLogger, "close", lambda logger: closed.append(logger))
     with pytest.raises(KeyboardInterrupt):
         train(spec(tmp_path))
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGINT) is before and len(closed) == 1
     assert not (tmp_path / LAST).exists()
 
 
@@ -335,11 +336,13 @@ def test_a_loss_that_is_not_finite(
 ) -> None:
     losses = loop.TrainingLoop._losses
     begun, products = set(), set()
+    matmul = torch.backends.cuda.matmul
+    followed = getattr(matmul, "fp32_precision", None)
 
     def broken(run: Any, output: Any, cloud: Any) -> dict[str, torch.Tensor]:
         found = losses(run, output, cloud)
         begun.add(run.step)
-        products.add(torch.backends.cuda.matmul.allow_tf32)
+        products.add(matmul.allow_tf32)
         return (
             {key: value * float("nan") for key, value in found.items()} if run.step == at else found
         )
@@ -348,7 +351,8 @@ def test_a_loss_that_is_not_finite(
     monkeypatch.setattr(loop.TrainingLoop, "_losses", broken)
     with pytest.raises(UserError, match=f"step {at}: the loss is nan; lower the learning rate"):
         train(spec(tmp_path))
-    assert products == {True} and not torch.backends.cuda.matmul.allow_tf32
+    assert products == {True} and not matmul.allow_tf32
+    assert getattr(matmul, "fp32_precision", None) == followed
     # the fifth step is followed by a checkpoint, which must not have its weights
     assert max(begun) == (at + late if at < 4 else at)
     assert not (tmp_path / LAST).exists()
