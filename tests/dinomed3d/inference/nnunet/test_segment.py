@@ -161,8 +161,9 @@ def test_threads_change_nothing(prepared):
     assert not [name for name in names if name.startswith("predict")]
 
 
+@pytest.mark.parametrize("where", ["label_export.Exporter.add", "sliding_window._add"])
 def test_interrupted_it_leaves_no_threads_behind_while_the_error_is_looked_at(
-    prepared, monkeypatch
+    prepared, monkeypatch, where
 ):
     volume, plan, network = prepared
     before = torch.get_num_threads()
@@ -170,7 +171,7 @@ def test_interrupted_it_leaves_no_threads_behind_while_the_error_is_looked_at(
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Exporter, "add", interrupted)
+    monkeypatch.setattr(f"dinomed3d.inference.nnunet.{where}", interrupted)
     predictor = predictor_of(network, mirroring=(0,), threads=3)
     with pytest.raises(KeyboardInterrupt) as error:
         segment(volume, plan, predictor, step=0.3, splits=2, batch=1)
