@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from dinomed3d.runtime.files.tensor_files import read_torch
 from tests import ROOT
 from tests.dinomed3d.training.conftest import CASES, SHAPE, dataset_json, plans, prepare
 
@@ -78,14 +79,19 @@ def done(
     return json.loads((work / "runs" / f"{run.name}.json").read_text()) | {"made": len(steps)}
 
 
+def weights_of(work: Path, run: Run) -> dict[str, torch.Tensor]:
+    """The weights that a run ended with."""
+    (file,) = (work / "results" / run.name).rglob("checkpoint_final.pth")
+    return read_torch(file)["network_weights"]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("arm", ["cnn-ema", "stock"])
 def test_a_run_goes_on_after_its_last_evaluation(arm, work, monkeypatch, capsys):
     whole = Run(arm=arm, cases=4, seed=1, steps=6, every=2)
     found = done(work, whole, monkeypatch)
-    weights = (work / "results" / whole.name).rglob("checkpoint_final.pth")
-    expected = torch.load(next(weights), weights_only=False)["network_weights"]
+    expected = weights_of(work, whole)
     assert [n for n, _ in found["curve"]] == [2, 4, 6] and found["made"] == 6
     (work / "runs" / f"{whole.name}.json").unlink()
 
@@ -99,10 +105,7 @@ def test_a_run_goes_on_after_its_last_evaluation(arm, work, monkeypatch, capsys)
     assert again["curve"][0] == found["curve"][0] and again["cpu_s"] > 0
     if arm != "stock":  # nnU-Net's checkpoints have no random numbers
         assert again["curve"] == found["curve"] and again["scores"] == found["scores"]
-        weights = (work / "results" / whole.name).rglob("checkpoint_final.pth")
-        for name, tensor in torch.load(next(weights), weights_only=False)[
-            "network_weights"
-        ].items():
+        for name, tensor in weights_of(work, whole).items():
             assert torch.equal(tensor, expected[name]), name
     left = [path.name for path in work.rglob("*") if path.suffix in (".part", ".pth")]
     assert left == ["checkpoint_final.pth"]

@@ -95,7 +95,9 @@ def test_a_run_leaves_what_it_promises(whole: TrainResult) -> None:
 
 
 def test_its_model_can_be_used_without_the_run(whole: TrainResult) -> None:
+    before = torch.get_rng_state()
     model, trained = load_model(whole.best, "cpu")
+    assert torch.equal(torch.get_rng_state(), before)  # the program's random numbers are left alone
     assert isinstance(model, Segmenter) and not model.training
     assert trained.recipe == RECIPE and trained.needs == ("color",)
     assert trained.classes == CLASSES and trained.classes.colors.tolist() == CLASSES.colors.tolist()

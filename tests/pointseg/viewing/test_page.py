@@ -63,13 +63,9 @@ def test_what_is_switched_off_is_hidden_and_colours_change(server):
     viewer._pick(SimpleNamespace(ray_origin=(x, y, z + 3), ray_direction=(0, 0, -2)))
     assert f"{500_000 + x:.3f} {5_000_000 + y:.3f} {z:.3f}" in viewer._picked.content
     assert "class: &lt;img" in viewer._picked.content
-    top, size = second[:, 2].max(), viewer._size
-    rim = (
-        second[:, 0].max() + 0.9 * size,
-        0.0,
-    )  # viser draws discs whose radius is the size of points
-    edge = second[second[:, 0].argmax()]
-    viewer._pick(SimpleNamespace(ray_origin=(rim[0], edge[1], top + 3), ray_direction=(0, 0, -2)))
+    x, y, z = second[second[:, 0].argmax()].tolist()
+    x += 0.9 * viewer._size  # viser draws discs whose radius is the size of points
+    viewer._pick(SimpleNamespace(ray_origin=(x, y, z + 3), ray_direction=(0, 0, -2)))
     assert "class: &lt;img" in viewer._picked.content
     viewer._pick(SimpleNamespace(ray_origin=(x, y, z + 3), ray_direction=(0, 0, 2)))
     assert "No point" in viewer._picked.content  # a click that hits no point is answered, too

@@ -16,6 +16,7 @@ from dinomed3d.runtime.hardware.device import check_precision
         ("bfloat16", "cpu", False, "use float32"),
         ("float16", "cpu", True, "use float32 or bfloat16"),
         ("float16", "cpu", False, "use float32"),
+        ("float16", "cpu:0", False, "use float32"),
         ("float16", "cuda", False, None),
         ("bfloat16", "cuda", False, None),
     ],

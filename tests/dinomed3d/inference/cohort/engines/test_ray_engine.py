@@ -45,7 +45,8 @@ def test_two_workers_one_killed_and_a_case_that_kills_them(tmp_path, monkeypatch
     (tmp_path / "path" / "sitecustomize.py").write_text(DEADLY)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "path"), str(ROOT)]))
     monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    for name in ("RAY_ADDRESS", "PYTHONBREAKPOINT"):
+        monkeypatch.delenv(name, raising=False)
     for number in range(8):
         write_scan(tmp_path / "in" / f"scan{number}.nii.gz", number)
     (tmp_path / "in" / "scan_bad.nii.gz").write_bytes(b"no image")
@@ -70,6 +71,7 @@ def test_two_workers_one_killed_and_a_case_that_kills_them(tmp_path, monkeypatch
 
     outcome = predict(spec, on_event)
     handlers.append(signal.getsignal(signal.SIGTERM))
+    assert "PYTHONBREAKPOINT" not in os.environ  # nor Ray's debugger
     assert len(set(handlers)) == 1  # Ray's own would stay, and each forked process would inherit it
     assert len(workers) >= 2
     assert outcome.done == tuple(f"scan{i}" for i in range(8)) and not outcome.missing
