@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.dicom.header import DISTINGUISHING, SINGLE_FRAME, Header
 from dinomed3d.inference.dicom.increments import finest_of_two, numbers_are_missing
+from dinomed3d.inference.dicom.inverted import NOTE, is_shown_inverted
 from dinomed3d.inference.patient_axes import LPS_TO_RAS
 from dinomed3d.runtime.messages.counted import counted
 
@@ -147,17 +148,18 @@ def stack(planes: Sequence[Plane]) -> Stack:
     heights = np.array([p.position for p in planes]) @ normal
     order = np.argsort(heights, kind="stable")
     planes, heights = [planes[i] for i in order], heights[order]
-    notes: tuple[str, ...] = ()
+    inverted = any(is_shown_inverted(one.header) for one in planes)
+    notes: tuple[str, ...] = (NOTE,) if inverted else ()
     if len(planes) == 1:
         if not 0 < first.thickness < np.inf:
             raise CaseError(f"{first.name} is a single slice without SliceThickness")
         step = normal * first.thickness
-        notes = (f"a single slice: its thickness of {first.thickness:g} mm is taken as spacing",)
+        notes += (f"a single slice: its thickness of {first.thickness:g} mm is taken as spacing",)
     else:
         finest = _finest_gap(planes, heights)
         step = _step(planes, heights, normal, finest)
         if finest is not None:
-            return _of_two_increments(order, planes, heights, step, finest)
+            return _of_two_increments(order, planes, heights, step, finest, notes)
     return _grid(order, planes, step, notes=notes)
 
 
@@ -192,6 +194,7 @@ def _of_two_increments(
     heights: NDArray[np.float64],
     step: NDArray[np.float64],
     finest: float,
+    notes: tuple[str, ...],
 ) -> Stack:
     """The grid of even slices at the finer of two increments."""
     places = (heights - heights[0]) / finest
@@ -205,7 +208,12 @@ def _of_two_increments(
         "label at each of them) is in CASE.slices.nii.gz and in a DICOM segmentation"
     )
     return _grid(
-        order, planes, step, count=count, notes=(note,), places=tuple(float(p) for p in places)
+        order,
+        planes,
+        step,
+        count=count,
+        notes=(*notes, note),
+        places=tuple(float(p) for p in places),
     )
 
 

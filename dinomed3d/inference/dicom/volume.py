@@ -22,6 +22,7 @@ from dinomed3d.inference.dicom.header import (
     read_header,
 )
 from dinomed3d.inference.dicom.increments import on_even_slices
+from dinomed3d.inference.dicom.inverted import is_shown_inverted, not_inverted
 from dinomed3d.inference.dicom.quiet import quiet_libraries
 from dinomed3d.inference.dicom.series import Series
 from dinomed3d.inference.dicom.stack import Stack, plane, stack
@@ -80,10 +81,15 @@ def read_series(scan: Scan) -> tuple[NDArray[Any], Stack]:
     import SimpleITK  # noqa: F401  # is silenced with the others only once it is there
 
     with files_on_disk(scan) as paths, quiet_libraries():
-        found = _same_stack(scan, [_complete_header(path) for path in paths])
+        headers = [_complete_header(path) for path in paths]
+        found = _same_stack(scan, headers)
         volume = np.empty((0, 0, 0), np.uint8)
-        for index, path in enumerate(paths):
-            pixels = _read_pixels(path)
+        for index, (path, header) in enumerate(zip(paths, headers, strict=True)):
+            if is_shown_inverted(header):
+                with not_inverted(path) as copy:
+                    pixels = _read_pixels(copy, path)
+            else:
+                pixels = _read_pixels(path, path)
             if pixels.shape != found.shape_zyx[1:]:
                 raise CaseError(
                     f"{path.name}: its pixels are {pixels.shape}, not {found.shape_zyx[1:]}"
@@ -203,8 +209,8 @@ def _complete_header(path: Path) -> Header:
     return header
 
 
-def _read_pixels(path: Path) -> NDArray[Any]:
-    """(Y, X) of one slice, rescaled, in a type that is no wider than needed."""
+def _read_pixels(path: Path, name: Path) -> NDArray[Any]:
+    """(Y, X) of one slice, rescaled, in a type that is no wider than needed; `name` is for messages."""
     import SimpleITK as sitk
 
     reader = sitk.ImageFileReader()
@@ -215,11 +221,11 @@ def _read_pixels(path: Path) -> NDArray[Any]:
     except RuntimeError as err:
         last = str(err).strip().splitlines()[-1]
         raise CaseError(
-            f"{path}: its pixels cannot be decoded ({last}); convert it to uncompressed DICOM or .nii.gz"
+            f"{name}: its pixels cannot be decoded ({last}); convert it to uncompressed DICOM or .nii.gz"
         ) from err
     pixels = sitk.GetArrayFromImage(image)
     if pixels.shape[0] != 1 or pixels.ndim != 3:
-        raise CaseError(f"{path}: {pixels.shape} pixels, one slice of one channel is needed")
+        raise CaseError(f"{name}: {pixels.shape} pixels, one slice of one channel is needed")
     return _narrow(pixels[0])
 
 

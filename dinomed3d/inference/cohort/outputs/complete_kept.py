@@ -65,6 +65,8 @@ def complete_kept(
             text for e, text in WHY_MISSING.items() if e in wanted or _is_of(record, e, digest)
         )
         flags = [flag for flag in record["flags"] if not flag.startswith(answered)]
+        record, gone = _without_gone(record, out) if is_corrected else (record, [])
+        flags += gone
         if not wanted and flags == record["flags"]:
             continue
         when = datetime.fromtimestamp(path.stat().st_mtime) if is_corrected else None
@@ -73,6 +75,16 @@ def complete_kept(
         write_record(out, record | made | {"flags": [*flags, *more]})
         completed += [case.id] if made else []
     return completed
+
+
+def _without_gone(record: Record, out: Path) -> tuple[Record, list[str]]:
+    """The record of a corrected mask without files that only a prediction makes and that are gone; and flags."""
+    again = deliverables.files_of_mask(record).values()
+    gone = [n for n in record["files"] if n not in again and not (out / n).is_file()]
+    files = [name for name in record["files"] if name not in gone]
+    return record | {"files": files}, [
+        f"{n} is gone; only predicting again would make it" for n in gone
+    ]
 
 
 def _is_of(record: Record, entry: str, digest: str) -> bool:
@@ -93,9 +105,10 @@ def _lacks(
     # be made is in the flags alone
     always = ["preview"] + (["slices"] if record["grid"].get("slice_places") else [])
     is_series = case.scans[0].ending == ".dcm"
+    files = deliverables.files_of_mask(record)
     for entry in always + (["seg"] if spec.dicom_seg and is_series else []):
         made_of = (record.get(entry) or {}).get("mask_sha256", record["mask"]["sha256"])
-        if made_of != digest:
+        if made_of != digest or (entry in files and not (out / files[entry]).is_file()):
             wanted.append(entry)
     if spec.statistics and (record.get("statistics") or {}).get("mask_sha256") != digest:
         wanted.append("statistics")

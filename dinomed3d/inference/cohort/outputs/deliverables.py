@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from dinomed3d.inference.report.statistics import label_statistics
 from dinomed3d.runtime.files.atomic_files import WriteError, atomic_write
 
 WHY_MISSING = {
-    "preview": "no preview and volumes of the correction: ",
+    "preview": "no preview and volumes of this mask: ",
     "slices": "no mask of the original slices: ",
     "statistics": "no statistics: ",
     "split": "no label files: ",
@@ -38,6 +38,26 @@ WHY_MISSING = {
     "seg": "no DICOM segmentation: ",
 }
 """Entry of the record -> beginning of the flag that says why it is missing."""
+
+
+def files_of_mask(record: Mapping[str, Any]) -> dict[str, str]:
+    """The files of a finished case that can be made of its mask at any time: entry of the record -> name.
+
+    Of these alone that its prediction, or a correction, has made.
+    """
+    case = record["case"]
+    ending = record["mask"]["file"].removeprefix(case)
+    names = {
+        "preview": preview_name(case, ending),
+        "slices": f"{case}{SLICES_ENDING}",
+        "seg": f"{case}{SEG_ENDING}",
+    }
+    return {entry: name for entry, name in names.items() if name in record["files"]}
+
+
+def preview_name(case: str, ending: str) -> str:
+    """The name of the preview of a case whose mask's file has this ending."""
+    return f"{case}{PREVIEW_OF_PNG if ending == '.png' else '.png'}"
 
 
 def preview(mask: NDArray[Any], volume: Volume, case: str, out: Path) -> str:
@@ -53,7 +73,7 @@ def preview(mask: NDArray[Any], volume: Volume, case: str, out: Path) -> str:
         OSError: it cannot be written.
     """
     grid = volume.grid
-    name = f"{case}{PREVIEW_OF_PNG if grid.ending == '.png' else '.png'}"
+    name = preview_name(case, grid.ending)
     picture = draw_preview(volume.channels[0], mask, spacing_mm=grid.spacing_mm, affine=grid.affine)
     atomic_write(out / name, picture)
     return name

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dinomed3d.inference.case import Case
+from dinomed3d.inference.cohort.outputs.deliverables import files_of_mask
 from dinomed3d.inference.cohort.outputs.describe import describe_inputs
 from dinomed3d.inference.cohort.outputs.foreign_files import foreign_file
 from dinomed3d.inference.cohort.outputs.mask_digest import is_edited
@@ -105,13 +106,16 @@ def _check_same_run(record: Record, out: Path, model: Model, spec: PredictSpec) 
 def why_outdated(
     record: Mapping[str, Any], out: Path, case: Case, channels: Sequence[str]
 ) -> str | None:
-    """Why a finished case must be predicted again; None if all its results are there.
+    """Why a finished case must be predicted again; None if its mask is valid, and what only predicting makes is there.
 
-    The record has the status "done"; the case is as found now.
+    Of a mask that was corrected by hand nothing but the mask counts: predicting would replace it. The record has the
+    status "done"; the case is as found now.
     """
-    if record["inputs"] != describe_inputs(case, channels):
-        return "the input files have changed"
     mask = out / record["mask"]["file"]
+    edited = is_edited(record, out)
+    kept = f"; its corrected mask is kept as {case.id}.edited1 or the next number" if edited else ""
+    if record["inputs"] != describe_inputs(case, channels):
+        return f"the input files have changed{kept}"
     if not mask.is_file():
         return "its mask is gone"
     try:
@@ -119,11 +123,9 @@ def why_outdated(
     except (KeyError, TypeError, ValueError, OSError):
         return "its record is damaged"
     if problem is not None:
-        kept = (
-            f"; it is kept as {case.id}.edited1 or the next number"
-            if is_edited(record, out)
-            else ""
-        )
         return f"its mask: {problem}{kept}"
-    missing = [name for name in record["files"] if not (out / name).is_file()]
+    predicted = (
+        [] if edited else [n for n in record["files"] if n not in files_of_mask(record).values()]
+    )
+    missing = [name for name in predicted if not (out / name).is_file()]
     return f"{missing[0]} is gone" if missing else None

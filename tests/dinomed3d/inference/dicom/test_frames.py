@@ -109,6 +109,16 @@ def test_frames_are_slices_in_the_order_of_their_positions(syntax, tmp_path):
     np.testing.assert_allclose(volume.grid.matrix[:3, 3], (-5, -6, 0))
 
 
+def test_frames_that_are_shown_inverted_have_the_values_that_are_stored(tmp_path):
+    def change(made):
+        made.PhotometricInterpretation = "MONOCHROME1"
+
+    stored = write_frames(tmp_path / "a.dcm", [at(z) for z in (0, 2)], change=change)
+    volume = read_case(only(tmp_path), ("MR",))
+    assert np.array_equal(volume.channels[0], stored)
+    assert "MONOCHROME1" in volume.notes[0]
+
+
 def test_a_segmentation_refers_to_the_frames(tmp_path):
     path = tmp_path / "scan" / "a.dcm"
     more = setting(StudyInstanceUID="1.9", PatientSex="X")

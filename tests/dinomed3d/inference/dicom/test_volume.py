@@ -11,9 +11,11 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+from pydicom.pixels import apply_modality_lut
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     RLELossless,
 )
@@ -146,6 +148,33 @@ def test_fractional_slopes_of_each_slice_are_kept(tmp_path: Path) -> None:
     factors = np.array([1, 1.25, 1.5, 1.75])[:, None, None]
     np.testing.assert_allclose(voxels, (hounsfield + 1024.0) * factors)
     assert voxels.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, RLELossless],
+)
+@pytest.mark.parametrize("signed", [0, 1])
+def test_values_that_are_shown_inverted_are_those_that_are_stored(
+    tmp_path: Path, signed: int, syntax: str
+) -> None:
+    def change(dataset, z):
+        dataset.PhotometricInterpretation = "MONOCHROME1" if z != 2 else "MONOCHROME2"
+        dataset.PixelRepresentation = signed
+        if syntax == RLELossless:
+            dataset.compress(RLELossless, generate_instance_uid=False)
+
+    first = ExplicitVRLittleEndian if syntax == RLELossless else syntax
+    hounsfield = write_series(tmp_path, shape=(16, 18), change=change, syntax=first)
+    scan = scan_of(tmp_path)
+    voxels, stack = read_series(scan)
+    np.testing.assert_array_equal(voxels, hounsfield)  # ITK: 4095 - 2048 less them
+    dataset = pydicom.dcmread(scan.files[1])
+    np.testing.assert_array_equal(voxels[1], apply_modality_lut(dataset.pixel_array, dataset))
+    assert [note.partition(";")[0] for note in stack.notes] == [
+        "its series says that viewers show it inverted (MONOCHROME1)"
+    ]
+    assert series_grid(scan).notes == stack.notes
 
 
 def test_series_are_grouped_and_objects_without_slices_counted(tmp_path: Path) -> None:

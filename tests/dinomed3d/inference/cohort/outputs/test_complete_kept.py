@@ -88,7 +88,7 @@ def test_what_could_not_be_made_of_a_correction_is_forgotten_with_it(spec, monke
     with monkeypatch.context() as patched:
         patched.setattr(deliverables, "draw_preview", fail)
         run(spec)
-    assert "no preview and volumes of the correction: no scan" in record(spec, "scan1")["flags"]
+    assert "no preview and volumes of this mask: no scan" in record(spec, "scan1")["flags"]
     mask.write_bytes(predicted)
     run(spec)
     assert not any("no scan" in flag for flag in record(spec, "scan1")["flags"])

@@ -36,7 +36,6 @@ def moved(path):
         (lambda out, _: os.truncate(out / "scan1.nii.gz", 60), "its mask"),
         (lambda out, _: os.truncate(out / "scan1.nii.gz", 0), "its mask"),
         (lambda out, _: moved(out / "scan1.nii.gz"), "its mask"),
-        (lambda out, _: (out / "scan1.png").unlink(), "scan1.png is gone"),
         (lambda _, source: write_scan(source / "scan1.nii.gz", 9), "input files have changed"),
     ],
 )
@@ -67,13 +66,54 @@ def test_a_corrected_mask_stays(spec):
     rows = (out / "report.csv").read_text().splitlines()
     assert ["corrected by hand" in row for row in rows] == [False, False, True, False]
     write_scan(Path(spec.source) / "scan1.nii.gz", 9)  # another scan: the correction is kept apart
-    run(spec)
+    _, events = run(spec)
+    assert worklist(events).redone["scan1"] == (
+        "the input files have changed; its corrected mask is kept as scan1.edited1 or the next number"
+    )
     assert (out / "scan1.edited1.nii.gz").read_bytes() == corrected
     assert (out / "scan1.nii.gz").read_bytes() != corrected
     again = correct(out / "scan1.nii.gz")
     run(spec, overwrite=True)
     assert (out / "scan1.edited2.nii.gz").read_bytes() == again
     assert (out / "scan1.edited1.nii.gz").read_bytes() == corrected
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_a_preview_that_is_gone_is_drawn_anew_of_the_mask_as_it_is(spec, edited):
+    run(spec)
+    out = Path(spec.out)
+    corrected = correct(out / "scan1.nii.gz") if edited else (out / "scan1.nii.gz").read_bytes()
+    run(spec)
+    before = (out / "scan1.png").read_bytes()
+    (out / "scan1.png").unlink()
+    _, events = run(spec)
+    assert not done_in(events) and worklist(events).completed == ["scan1"]
+    assert (out / "scan1.png").read_bytes() == before
+    assert (out / "scan1.nii.gz").read_bytes() == corrected
+    assert not worklist(run(spec)[1]).completed
+
+
+def test_probabilities_that_are_gone_cost_no_correction(spec):
+    run(spec, save_probabilities="npz")
+    out = Path(spec.out)
+    corrected = correct(out / "scan1.nii.gz")
+    for name in ("scan1.npz", "scan1.pkl", "scan2.npz"):
+        (out / name).unlink()
+    _, events = run(spec, save_probabilities="npz")
+    assert worklist(events).redone == {"scan2": "scan2.npz is gone"} and done_in(events) == {
+        "scan2"
+    }
+    assert (out / "scan1.nii.gz").read_bytes() == corrected
+    assert not list(out.glob("*.edited*"))
+    for _ in range(2):  # said once, and kept
+        flags = [flag for flag in record(spec, "scan1")["flags"] if "is gone" in flag]
+        assert flags == [
+            f"scan1.{what} is gone; only predicting again would make it" for what in ("npz", "pkl")
+        ]
+        row = (out / "report.csv").read_text().splitlines()[2]
+        assert "corrected by hand" in row and "scan1.npz is gone" in row
+        _, events = run(spec, save_probabilities="npz")
+        assert not done_in(events) and not worklist(events).redone
 
 
 def test_a_failure_costs_only_itself_and_leaves_nothing_outdated(spec):
