@@ -208,11 +208,33 @@ def _files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.is_file()) if folder.is_dir() else []
 
 
+def _is_case(entry: object) -> bool:
+    """Whether an entry of 'dataset' names images and a label."""
+    if not isinstance(entry, Mapping):
+        return False
+    images = entry.get("images")
+    return (
+        isinstance(images, list)
+        and all(isinstance(image, str) for image in images)
+        and isinstance(entry.get("label"), str)
+    )
+
+
 def _listed(
     folder: Path, description: Description, channels: int, faults: list[CaseFault]
 ) -> list[RawCase]:
-    """The cases that dataset.json lists under 'dataset', with nnU-Net's own reading of their paths."""
-    entries = {name: dict(entry) for name, entry in description.content["dataset"].items()}
+    """The cases that dataset.json lists under 'dataset', with nnU-Net's own reading of their paths.
+
+    Raises:
+        UserError: it lists something else.
+    """
+    listed = description.content["dataset"]
+    if not (isinstance(listed, Mapping) and all(map(_is_case, listed.values()))):
+        raise UserError(
+            f'{folder / "dataset.json"}: "dataset" must map the name of each case to {{"images": [FILE, ...], "label": '
+            "FILE}, as nnU-Net reads it; rename the entry if it says something else, such as where the data are from"
+        )
+    entries = {name: dict(entry) for name, entry in listed.items()}
     content = {**description.content, "dataset": entries}
     cases = []
     for name, entry in get_filenames_of_train_images_and_targets(str(folder), content).items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 SAME_GRID_VOXELS = 0.01
 """Share of the smallest voxel side by which two grids may differ and still count as one."""
+_BESIDE = re.compile(r"(.+?)\.(labels/[^/]+|slices|(slices\.)?(edited|earlier)\d+)")
+"""Names of files beside the mask of a case, whose own name comes first (docs/volumes.md)."""
 METRICS = ("dice", "hd95_mm", "surface_dice")
 
 
@@ -43,6 +46,10 @@ class Evaluation:
     """A row for each case and label: case, label, scores and volumes in ml."""
     problems: dict[str, str] = field(default_factory=dict)
     """Case -> why it was not evaluated."""
+    evaluated: list[str] = field(default_factory=list)
+    """Cases that were compared, also those in which neither mask has anything."""
+    left_out: list[str] = field(default_factory=list)
+    """Files that our predictions write beside their masks: single labels, original slices, former corrections."""
 
     def per_case(self) -> DataFrame:
         """All rows as a table; a label that a case has nowhere has NaN there."""
@@ -52,13 +59,15 @@ class Evaluation:
         return DataFrame(self.rows, columns=columns)
 
     def per_label(self) -> DataFrame:
-        """Means over the cases that count for a label, how many these are, and the mean over labels."""
+        """Means over the cases that count for a label, how many these are, and last the mean over labels."""
+        from pandas import concat
+
         table = self.per_case()
         grouped = table.groupby("label", sort=False)
         means = grouped[list(METRICS)].mean()
         means.insert(0, "cases", grouped["dice"].count())
-        if len(means) > 1:
-            means.loc["mean"] = means[list(METRICS)].mean()
+        if len(means) > 1:  # appended, because a label may be called like this row
+            means = concat([means, means[list(METRICS)].mean().to_frame("mean").T])
         return means
 
 
@@ -115,13 +124,16 @@ def evaluate(
         references, predictions = {reference.name: [reference]}, {reference.name: [prediction]}
     else:
         references, predictions = _masks(reference, "REFERENCE"), _masks(prediction, "PREDICTION")
-    result = Evaluation()
+    result = Evaluation(
+        left_out=_without_beside(references, reference) + _without_beside(predictions, prediction)
+    )
     for case in sorted(references.keys() | predictions.keys()):
         progress(case)
         try:
             pair = [_only(files.get(case), where) for files, where in (
                 (references, reference), (predictions, prediction))]  # fmt: skip
             result.rows.extend(_rows(case, *pair, labels=labels, tolerance_mm=tolerance_mm))
+            result.evaluated.append(case)
         except (UserError, OSError) as error:
             result.problems[case] = " ".join(str(error).split())
     return result
@@ -140,6 +152,16 @@ def _masks(folder: Path, name: str) -> dict[str, list[Path]]:
     if not found:
         raise UserError(f"{name} {folder}: holds no masks ({', '.join(ENDINGS)})")
     return found
+
+
+def _without_beside(masks: dict[str, list[Path]], folder: Path) -> list[str]:
+    """Take out, and name, what lies beside masks of our predictions, which have a record each."""
+    beside = []
+    for case in list(masks):
+        found = _BESIDE.fullmatch(case)
+        if found is not None and (folder / f"{found[1]}.json").is_file():
+            beside += [str(path) for path in masks.pop(case)]
+    return beside
 
 
 def _only(files: list[Path] | None, folder: Path) -> Path:

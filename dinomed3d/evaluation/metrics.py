@@ -59,9 +59,12 @@ def score(
         return Scores(float("nan"), float("nan"), float("nan"))
     if not (reference.any() and prediction.any()):
         return Scores(0.0, float("nan"), 0.0)
-    if both.ndim == 3 and both.shape[0] == 1:  # a single slice has no surface across slices
-        reference, prediction, both = reference[0], prediction[0], both[0]
-        spacing_mm = spacing_mm[1:]
+    for axis in (2, 1, 0):  # a single slice, whichever way it lies, has no surface across slices
+        if both.ndim == 3 and both.shape[axis] == 1:
+            reference, prediction, both = (
+                mask.squeeze(axis) for mask in (reference, prediction, both)
+            )
+            spacing_mm = [side for number, side in enumerate(spacing_mm) if number != axis]
     from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
 
     box = _box(both)

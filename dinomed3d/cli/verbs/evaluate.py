@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dinomed3d.runtime.commands.json_output import add_json, json_alone, print_json
+from dinomed3d.runtime.messages.counted import counted
 from dinomed3d.runtime.messages.terminal_text import lines_of, one_line
 
 if TYPE_CHECKING:
@@ -92,7 +93,12 @@ def _print_tables(result: Evaluation, out: Path, tolerance_mm: float) -> None:
         print(f"\nmeans over cases (surface Dice at {tolerance_mm:g} mm):")
         print(lines_of(result.per_label().to_string(**shown)))
     where = f"table: {out}" if len(table) else "no table is written"
-    print(f"\n{table['case'].nunique()} cases evaluated; {where}")
+    print(f"\n{counted(len(result.evaluated), 'case')} evaluated; {where}")
+    if result.left_out:
+        files = counted(len(result.left_out), "file")
+        print(
+            f"left out: {files} beside masks of a prediction (labels, slices, former corrections)"
+        )
     for case, reason in result.problems.items():
         print(one_line(f"not evaluated: {case}: {reason}"))
     if not len(table) and any(case.endswith("_0000") for case in result.problems):
@@ -111,5 +117,6 @@ def _content(result: Evaluation, out: Path, tolerance_mm: float) -> dict[str, An
         "cases": result.per_case().to_dict("records"),
         "means": means,
         "not_evaluated": result.problems,
+        "left_out": result.left_out,
         "table": out if result.rows else None,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ PREVIEW_OF_PNG = ".preview.png"
 """Ending of the preview of a case whose mask is a PNG; that of others is `.png`."""
 SPACING_FILE = ".json"
 """Ending of the file that may lie next to a TIFF stack and holds its spacing."""
+_CHANNEL = re.compile(r"_\d{4}$")
+"""Ends the name of an image that is one channel of a case."""
 _MAGIC = {
     ".png": (b"\x89PNG\r\n\x1a\n",),
     ".bmp": (b"BM",),
@@ -113,7 +116,8 @@ def write(mask: NDArray[Any], grid: Grid, path: Path) -> None:
 def spacing_file(name: str, ending: str) -> tuple[str, ...]:
     """Names of the file with the spacing of a TIFF stack: `case.json` of `case_0000.tif`, or of `case.tif`."""
     stem = name[: -len(ending)]
-    return f"{stem[:-5]}{SPACING_FILE}", f"{stem}{SPACING_FILE}"
+    own = (f"{stem}{SPACING_FILE}",)
+    return (f"{stem[:-5]}{SPACING_FILE}", *own) if _CHANNEL.search(stem) else own
 
 
 def mask_scan(path: Path, grid: Grid) -> Scan:

@@ -41,10 +41,10 @@ _LONG_NUMBER = re.compile(r"(?<![\w.])\d[\d.]*\d(?![\w])")
 _WORD = re.compile(r"[^\W_]+")
 _PLAIN = frozenset(
     "an anterior are as at axial be by case channel contrast cor coronal ct dicom file files folder for gib image "
-    "images in is it its label left mask math missing ml mm model mr name native network no not of on one or "
-    "patient pet posterior right sag sagittal scan scans segmentation series session slice slices spacing step "
-    "study sub the to tra transverse two us volume voxel voxels was with without and bz2 dcm gipl gz hdr img json "
-    "mgz mha mhd nhdr nii nrrd png raw seg seq tar zip".split()
+    "images in is it its label labels left mask masks math missing ml mm model mr name native network no not of on "
+    "one or out output patient pet posterior right sag sagittal scan scans segmentation series session slice slices "
+    "spacing step study sub the to tra training transverse two us volume voxel voxels was with without and bz2 dcm "
+    "gipl gz hdr img json mgz mha mhd nhdr nii nrrd png raw seg seq tar zip".split()
 )
 """Words of our own messages that also stand in names of files and say nothing of a patient."""
 
@@ -69,7 +69,7 @@ class Anonymizer:
         Args:
             found: everything below the input.
             out: the output folder.
-            places: path of input, output and model -> word for it.
+            places: path of input, output and model -> word for it; `.` and words that name nobody are left in texts.
 
         Raises:
             OSError: the key cannot be written or read.
@@ -83,7 +83,8 @@ class Anonymizer:
         own = {one.id: _names_of(one, root) for one in inputs}
         texts = [text for names in own.values() for text in names]
         texts += [str(text) for text in found.left_out]
-        return Anonymizer(path.read_bytes().strip(), places, own, frozenset(_pieces(texts)))
+        telling = {place.rstrip("/\\"): word for place, word in places.items() if _pieces([place])}
+        return Anonymizer(path.read_bytes().strip(), telling, own, frozenset(_pieces(texts)))
 
     def name(self, case: str) -> str:
         """The pseudonym of a case: the same in every run with this key, and nobody else can compute it."""
@@ -100,7 +101,7 @@ class Anonymizer:
             case: that it is about.
         """
         for place, word in self.places.items():
-            text = text.replace(place, word)
+            text = re.sub(rf"(?<![\w./\\-]){re.escape(place)}(?![\w.-])", word, text)
         for name in self.own.get(case or "", ()):
             text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", HIDDEN, text)
         text = _PATH.sub(_hidden_path, text)

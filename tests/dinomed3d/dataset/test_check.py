@@ -432,6 +432,23 @@ def test_colours_of_one_file_are_channels(dataset):
     assert [(f.topic, f.state) for f in wrong(dataset)] == [("duplicates", "note")]
 
 
+@pytest.mark.parametrize(
+    "listed",
+    [
+        "AMOS22",
+        ["a"],
+        {"a": "b"},
+        {"a": {"images": "x.nii.gz", "label": "y.nii.gz"}},
+        {"a": {"images": ["x.nii.gz"], "label": 3}},
+        {"a": {"images": ["x.nii.gz"]}},
+    ],
+)
+def test_an_entry_dataset_that_lists_no_cases_is_refused(dataset, listed, capsys):
+    describe(dataset, dataset=listed)
+    assert main(["doctor", "-d", str(dataset)]) == 2
+    assert '"dataset" must map the name of each case' in capsys.readouterr().err
+
+
 def test_cases_listed_in_dataset_json(dataset):
     listed = {
         case: {

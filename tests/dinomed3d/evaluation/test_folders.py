@@ -141,6 +141,45 @@ def test_one_bad_case_costs_only_itself(folders, capsys):
     assert isinstance(content["means"][0]["cases"], int) and content["means"][-1]["cases"] is None
 
 
+def test_what_lies_beside_masks_of_a_prediction_is_no_case(folders, capsys):
+    prediction = folders[1]
+    beside = [
+        "case0.labels/a",
+        "case0.slices",
+        "case0.edited1",
+        "case0.slices.edited2",
+        "case1.earlier1",
+    ]
+    for name in beside:
+        write(prediction / f"{name}.nii.gz", labels(5))
+    for case in ("case0", "case1"):
+        (prediction / f"{case}.json").write_text("{}")
+    assert main(["evaluate", *map(str, folders), "--json"]) == 0
+    content = read_json(capsys.readouterr().out)
+    assert sorted(content["left_out"]) == sorted(str(prediction / f"{n}.nii.gz") for n in beside)
+    assert main(["evaluate", *map(str, folders)]) == 0
+    assert "left out: 5 files beside masks" in capsys.readouterr().out
+    (prediction / "case1.json").unlink()  # without a record it may be anybody's mask
+    assert main(["evaluate", *map(str, folders)]) == 1
+    assert "case1.earlier1: has no mask" in capsys.readouterr().out
+
+
+def test_a_label_may_be_called_mean(folders):
+    result = evaluate(*folders, labels=Labels(values={"mean": (1,), "b": (2,), "c": (3,)}))
+    scores = result.per_case().groupby("label", sort=False)["dice"].mean()
+    table = result.per_label()
+    assert list(table.index) == ["mean", "b", "c", "mean"]
+    assert list(table["dice"][:3]) == pytest.approx(list(scores))
+    assert table["dice"].iloc[3] == pytest.approx(scores.mean())
+
+
+def test_a_case_without_anything_is_evaluated(tmp_path, capsys):
+    for folder in ("ref", "pred"):
+        write(tmp_path / folder / "a.nii.gz", np.zeros((3, 4, 5)))
+    assert main(["evaluate", str(tmp_path / "ref"), str(tmp_path / "pred")]) == 0
+    assert "1 case evaluated; no table is written" in capsys.readouterr().out
+
+
 def test_the_command_with_nothing_wrong(folders, capsys, tmp_path):
     out = tmp_path / "scores.csv"
     assert main(["evaluate", *map(str, folders), "--tolerance", "2", "-o", str(out)]) == 0

@@ -59,6 +59,16 @@ def test_a_single_slice_is_compared_in_its_plane():
     assert found.hd95_mm == pytest.approx(0.5) and found.surface_dice == 1
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_single_slice_has_the_same_scores_whichever_way_it_lies(axis):
+    rows, columns = np.mgrid[:40, :40]
+    discs = [(rows - 20) ** 2 + (columns - x) ** 2 < 100 for x in (18, 21)]
+    spacing_mm = list(np.insert([1.0, 2.0], axis, 7.0))
+    found = score(*(np.expand_dims(d, axis) for d in discs), spacing_mm=spacing_mm, tolerance_mm=1)
+    assert found == score(*discs, spacing_mm=[1.0, 2.0], tolerance_mm=1)
+    assert found.hd95_mm == pytest.approx(6, abs=0.5)  # three pixels of 2 mm
+
+
 def test_masks_at_the_border_of_the_volume():
     corner, shifted = box(z=0, y=0, x=0), box(z=0, y=0, x=1)
     found = score(corner, shifted, spacing_mm=(1, 1, 2), tolerance_mm=2)

@@ -16,6 +16,7 @@ from dinomed3d.inference.case import Case, CaseError
 from dinomed3d.inference.cohort.outputs import deliverables
 from dinomed3d.inference.cohort.outputs.deliverables import WHY_MISSING
 from dinomed3d.inference.cohort.outputs.mask_digest import sha256
+from dinomed3d.inference.cohort.outputs.output_errors import ends_run
 from dinomed3d.inference.cohort.outputs.record import Record, read_record, write_record
 from dinomed3d.inference.cohort.outputs.remove_results import keep_edited_slices
 from dinomed3d.inference.cohort.outputs.result_files import SEG_ENDING, SLICES_ENDING
@@ -49,7 +50,7 @@ def complete_kept(
         The cases for which something was made.
 
     Raises:
-        OSError: the output folder cannot be written to.
+        OSError: the output folder cannot be written to any more.
     """
     completed: list[str] = []
     corrected = set(edited)
@@ -175,6 +176,10 @@ class _Kept:
             try:
                 entries, more = makers[entry]()
             except CaseError as error:
+                entries, more = {}, [f"{WHY_MISSING[entry]}{error}"]
+            except OSError as error:  # one file, such as a picture that another program has open
+                if ends_run(error):
+                    raise
                 entries, more = {}, [f"{WHY_MISSING[entry]}{error}"]
             made |= entries
             flags += more

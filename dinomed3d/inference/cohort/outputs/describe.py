@@ -16,24 +16,34 @@ from dinomed3d.inference.models.model import Model
 def describe_inputs(case: Case | RejectedInput, channels: Sequence[str]) -> list[dict[str, Any]]:
     """List the files of a case with their present size and time of change."""
     if isinstance(case, RejectedInput):
-        return [{"channel": "", "files": list(case.files), "archive": None, "series": ""}]
+        return [
+            {"channel": "", "files": list(case.files), "archive": None, "series": ""}
+            | _state(case.files)
+        ]
     together = [", ".join(channels)] * len(case.scans)
     names = list(channels) if len(case.scans) == len(channels) else together
     described = []
     for name, scan in zip(names, case.scans, strict=True):
         files = [scan.archive] if scan.archive is not None else list(scan.files)
-        states = [os.stat(file) for file in files if os.path.exists(file)]
         described.append(
             {
                 "channel": name,
                 "files": list(scan.files),
                 "archive": scan.archive,
                 "series": scan.series,
-                "bytes": sum(state.st_size for state in states),
-                "modified_ns": max((state.st_mtime_ns for state in states), default=0),
+                **_state(files),
             }
         )
     return described
+
+
+def _state(files: Sequence[str]) -> dict[str, int]:
+    """The present size of files together, and when the last of them changed."""
+    states = [os.stat(file) for file in files if os.path.exists(file)]
+    return {
+        "bytes": sum(state.st_size for state in states),
+        "modified_ns": max((state.st_mtime_ns for state in states), default=0),
+    }
 
 
 def describe_reading(case: Case, channels: Sequence[str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dinomed3d.inference.cohort.outputs.mask_digest import is_edited, sha256
+from dinomed3d.inference.cohort.outputs.output_errors import ends_run
 from dinomed3d.inference.cohort.outputs.record import read_record, write_record
 from dinomed3d.inference.cohort.outputs.result_files import (
     LABELS_FOLDER,
@@ -78,8 +79,20 @@ def _keep_apart(path: Path, ending: str, word: str) -> Path:
 
 
 def write_failure(out: Path, record: Mapping[str, Any], *, keep_mask_as: str | None = None) -> None:
-    """Write the record of a failed case, and remove results of earlier runs (`remove_results`)."""
-    remove_results(out, record["case"], keep_mask_as=keep_mask_as)
+    """Write the record of a failed case, and remove results of earlier runs (`remove_results`).
+
+    A file of them that cannot be removed costs this case alone: its reason says so.
+
+    Raises:
+        OSError: nothing can be written to the folder any more, or not the record.
+    """
+    try:
+        remove_results(out, record["case"], keep_mask_as=keep_mask_as)
+    except OSError as error:
+        if ends_run(error):
+            raise
+        left = f"what an earlier run wrote is still there: {error.filename} cannot be removed ({error.strerror})"
+        record = {**record, "reason": f"{record['reason']}; {left}"}
     write_record(out, record)
 
 

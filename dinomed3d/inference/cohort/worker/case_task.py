@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -12,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dinomed3d.inference.case import Case, CaseError
+from dinomed3d.inference.cohort.outputs.output_errors import ends_run
 from dinomed3d.inference.cohort.worker.memory_need import MemoryNeed
 from dinomed3d.inference.io.image import Volume
 from dinomed3d.inference.io.orientation import Reorientation
@@ -26,18 +25,6 @@ INTERRUPTED = "interrupted"
 """Reason of a case that was not begun because the run ends."""
 _WRITING = ("network", "write")
 """Steps that write into the output folder; scans are not read in them."""
-_OF_THE_OUTPUT = (
-    *(errno.ENOSPC, errno.EFBIG, errno.EROFS, errno.EIO, errno.ENODEV),
-    *(getattr(errno, name) for name in ("EDQUOT", "ESTALE") if hasattr(errno, name)),
-)
-"""Errors of a disk, of a limit (`ulimit -f`) or of a folder, which all other cases would meet as well."""
-_REFUSED = (errno.EACCES, errno.EPERM)
-"""On Windows of one file alone: a mask that another program has open is not replaced."""
-
-
-def ends_run(error: OSError, *, windows: bool = os.name == "nt") -> bool:
-    """Whether an error of writing is no fault of the case: all others would meet it as well."""
-    return error.errno in _OF_THE_OUTPUT or (error.errno in _REFUSED and not windows)
 
 
 @dataclass

@@ -86,6 +86,25 @@ def test_tiff_stacks_with_their_spacing_as_nnunet_predicts_them(tmp_path):
     assert (out / "cells.tif").stat().st_mtime_ns > before
 
 
+def test_the_spacing_of_a_stack_is_not_that_of_another_case(tmp_path):
+    model = write_model(tmp_path / "m", channels=("a",), reader="Tiff3DIO")
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for name, spacing in {"p1": [5, 1, 1], "p1_post": [2, 0.5, 0.5], "p1_left": None}.items():
+        tifffile.imwrite(source / f"{name}.tif", values((6, 8, 7), np.uint16))
+        if spacing is not None:
+            (source / f"{name}.json").write_text(json.dumps({"spacing": spacing}))
+    assert run(model, source, out).done == ("p1", "p1_left", "p1_post")
+    found = {
+        name: json.loads((out / f"{name}.json").read_text())
+        for name in ("p1", "p1_post", "p1_left")
+    }
+    assert found["p1"]["spacing"] == [5, 1, 1] and found["p1_post"]["spacing"] == [2, 0.5, 0.5]
+    assert (
+        found["p1_left"]["spacing"] == [1, 1, 1] and "taken as 1 mm" in found["p1_left"]["notes"][0]
+    )
+
+
 MODES = ("L", "RGB", "RGBA", "P", "1", "I;16")
 STORED = [(mode, ending) for mode in MODES for ending in (".png", ".bmp", ".tif")
           if (mode, ending) != ("I;16", ".bmp")]  # fmt: skip

@@ -83,6 +83,25 @@ def test_texts_lose_names_and_keep_what_they_say(hidden, text, kept):
         assert kept in found
 
 
+@pytest.mark.parametrize("place", [".", "..", "1", "in", "scans", "./in", "a/in", "tra"])
+def test_short_paths_of_the_command_change_no_words_and_numbers(tmp_path, place):
+    spec = PredictSpec(source=place, out=str(tmp_path), model="m", anonymous=True)
+    names = anonymizer(spec, CaseList(cases=()))
+    text = (
+        "most scans of 1 run, 12.5 mm, in training 1.25 to 3.1 mm (sagittal): low certainty: 0.59"
+    )
+    assert names.text(text) == text
+
+
+def test_bare_folders_and_longer_names_of_the_command(tmp_path):
+    spec = PredictSpec(source="/srv/in", out=str(tmp_path), model="./Meier/", anonymous=True)
+    names = anonymizer(spec, CaseList(cases=()))
+    assert names.text("model ./Meier: no; './Meier/a'") == "model MODEL: no; '[name]'"
+    assert names.text("-i /srv/in2: is not there") == "-i [name]: is not there"
+    bare = anonymizer(PredictSpec(source="Meier", out=str(tmp_path), model="m"), CaseList(cases=()))
+    assert bare.text("-i Meier: no scans; Meiers") == "-i IN: no scans; Meiers"
+
+
 def test_paths_of_the_command_are_named_by_their_options(hidden, tmp_path):
     assert hidden.text(f"-o {tmp_path}: is full") == "-o OUT: is full"
     assert hidden.text("model /home/dr_meier/model.zip: no") == "model MODEL: no"

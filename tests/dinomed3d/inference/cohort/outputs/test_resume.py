@@ -150,6 +150,16 @@ def test_a_rejected_input_that_became_a_case_is_predicted(spec):
     assert done_in(events) == {"scan1"} and not outcome.failed
 
 
+def test_another_rejected_file_of_the_same_name_is_a_failure_of_its_own(spec):
+    archive = Path(spec.source) / "z.zip"
+    archive.write_bytes(b"no archive")
+    assert not run(spec)[0].failed_before
+    assert run(spec)[0].failed_before == {"z"}
+    archive.write_bytes(b"no archive, sent again")
+    outcome, _ = run(spec)
+    assert "z" in outcome.failed and not outcome.failed_before
+
+
 def test_another_model_or_other_settings_do_not_mix(spec, tmp_path):
     run(spec)
     before = {path: path.read_bytes() for path in Path(spec.out).iterdir()}

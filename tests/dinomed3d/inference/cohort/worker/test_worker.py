@@ -12,8 +12,9 @@ from dinomed3d.inference.case import Case
 from dinomed3d.inference.cohort import outcome as outcome_module
 from dinomed3d.inference.cohort import run as run_module
 from dinomed3d.inference.cohort.outputs import deliverables
+from dinomed3d.inference.cohort.outputs.output_errors import ends_run
 from dinomed3d.inference.cohort.worker import case_input, case_output, case_prediction
-from dinomed3d.inference.cohort.worker.case_task import CaseTask, ends_run
+from dinomed3d.inference.cohort.worker.case_task import CaseTask
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.files.atomic_files import WriteError
 from tests.dinomed3d.inference.cohort.runs import done_in, record, run, worklist, write_scan
@@ -112,6 +113,32 @@ def test_a_file_that_cannot_be_written_says_so():
     with task.step("write"):
         raise WriteError(errno.EISDIR, "Is a directory", "OUT/a.png")
     assert task.reason == "OUT/a.png: could not be written: Is a directory" and not task.trace
+
+
+def test_a_file_that_cannot_be_replaced_costs_its_case_alone(spec):
+    run(spec)
+    out = Path(spec.out)
+    write_scan(Path(spec.source) / "scan1.nii.gz", 9)
+    write_scan(Path(spec.source) / "scan9.nii.gz", 3)
+    (out / "scan1.png").unlink()
+    (out / "scan1.png" / "x").mkdir(parents=True)  # as a picture that is open on Windows
+    outcome, events = run(spec)
+    assert {"scan1", "scan9"} <= done_in(events) and "scan9" in outcome.done
+    assert list(outcome.failed) == ["scan1"]
+    assert "cannot be removed" in record(spec, "scan1")["reason"]
+    assert "scan1.png" in record(spec, "scan1")["reason"]
+
+
+def test_a_preview_that_cannot_be_replaced_is_a_flag(spec):
+    run(spec)
+    out = Path(spec.out)
+    (out / "scan1.png").unlink()
+    (out / "scan1.png" / "x").mkdir(parents=True)
+    for _ in range(2):
+        outcome, events = run(spec)
+        assert len(outcome.done) == 3 and not done_in(events)
+        flags = [flag for flag in record(spec, "scan1")["flags"] if "no preview" in flag]
+        assert len(flags) == 1 and "scan1.png" in flags[0]
 
 
 def test_a_scan_that_cannot_be_read_from_the_disk_is(spec, monkeypatch):
