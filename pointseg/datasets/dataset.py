@@ -46,6 +46,15 @@ class Dataset(Protocol):
 
 
 @runtime_checkable
+class DescribesLabels(Protocol):
+    """A dataset whose user says what the labels of its files mean."""
+
+    @property
+    def meaning_of_labels(self) -> str:
+        """Text that differs where labels of the same files become other classes."""
+
+
+@runtime_checkable
 class KnowsShares(Protocol):
     """A dataset with published shares of the classes, which need not be counted."""
 

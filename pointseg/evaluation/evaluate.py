@@ -49,7 +49,8 @@ def evaluate(spec: EvaluationSpec) -> EvaluationResult:
     """Predict every scene, score, and write the folder of results.
 
     It holds ``metrics.json``, ``confusion.png`` and ``.csv``, ``labels/SPLIT/SCENE.npy`` (one class per
-    point) with a ``.json`` that says how they were made, and ``pictures/``. Scenes that were predicted
+    point of the scene, in the order of its file; points without a position, NaN, are left out) with a ``.json`` that
+    says how they were made, and ``pictures/``. Scenes that were predicted
     by the same checkpoint in the same way are verified and reused.
 
     Raises:

@@ -85,7 +85,7 @@ FORMATS = {
     ".laz": LAS,
     ".bin": BIN,
     ".npz": Format(npz.read_npz, npz.write_npz, npz.label_npz),
-    ".npy": Format(npy.read_npy, npy.write_npy, npy.label_npy, npy.npy_pieces, npy.check_npy),
+    ".npy": Format(npy.read_npy, npy.write_npy, npy.label_npy, npy.npy_pieces),
     ".txt": TEXT,
     ".xyz": TEXT,
     ".csv": TEXT,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dinomed3d.runtime.errors import UserError
 from pointseg.datasets.axes import upright
 from pointseg.datasets.folder.cameras import ORGANISED, CameraRule, literal
-from pointseg.files import cloud_suffix, read_cloud
+from pointseg.files import cloud_name, cloud_suffix, read_cloud
 from pointseg.files.coordinate_systems.units import file_unit
 from pointseg.images.readers.camera_files import CAMERA_FILES
 from pointseg.images.readers.frame import Frame
@@ -61,10 +61,10 @@ def read_source(
     scene, unit = read_cloud(path), file_unit(path, unit_m)
     for note in unit.notes:
         say(note)
-    file = PurePosixPath(path.name)
-    frames = rule.frames(path.parent, file, "", path.stem, unit_m=unit.unit_m, up=up)
+    file, name = PurePosixPath(path.name), cloud_name(path)
+    frames = rule.frames(path.parent, file, "", name, unit_m=unit.unit_m, up=up)
     if not frames:
-        raise UserError(f"{rule.place(path.parent, file, '', path.stem)}: lists no images")
+        raise UserError(f"{rule.place(path.parent, file, '', name)}: lists no images")
     if doubt := intrinsics_note(frames):
         say(doubt)
     index = measured_rows(scene, say)

@@ -23,6 +23,7 @@ from pointseg.datasets.scale import check_scale
 from pointseg.files import (
     SUFFIXES,
     CloudFileError,
+    cloud_name,
     cloud_suffix,
     finite_points,
     in_pieces,
@@ -84,6 +85,11 @@ class Folder(NamedScenes):
         super().__init__(self.description.name, self._files)
         self._scale_checked = False
         self._assumptions = Assumptions()
+
+    @property
+    def meaning_of_labels(self) -> str:
+        """Field and rules of the labels, as the description has them."""
+        return repr((self.description.label, self.description.labels))
 
     @property
     def has_scans(self) -> bool:
@@ -349,7 +355,7 @@ def folder_notes(dataset: object) -> list[str]:
 
 def _by_name(root: Path, files: list[Path]) -> dict[str, Path]:
     """Files by name without suffix, with their folders if the names are not unique."""
-    stems = [path.name[: len(path.name) - len(cloud_suffix(path) or "")] for path in files]
+    stems = [cloud_name(path) for path in files]
     if len(set(stems)) == len(stems):
         return dict(zip(stems, files, strict=True))
     named = {

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from numpy.typing import NDArray
 
-from dinomed3d.runtime.files.atomic_files import new_file
+from dinomed3d.runtime.files.atomic_files import new_files
 from pointseg.files.arrays.array_file import ArrayFile, ArrayHeader
 from pointseg.files.arrays.point_arrays import (
     arrays_of,
@@ -58,7 +58,10 @@ def write_npy_folder(path: Path, scene: Scene) -> None:
 
 
 def label_npy_folder(source: Path, target: Path, labels: Labels) -> None:
-    """Copy a folder of ``.npy`` files with the classes as ``class.npy`` among them."""
+    """Copy a folder of ``.npy`` files with the classes as ``class.npy`` among them.
+
+    Arrays of an earlier result, which readers would take for this one's, are removed.
+    """
     files = _open_folder(source)
     of_points = per_point(source, files)
     count = len(next(iter(of_points.values())))
@@ -68,20 +71,22 @@ def label_npy_folder(source: Path, target: Path, labels: Labels) -> None:
     def read(start: int, stop: int) -> dict[str, NDArray[Any]]:
         return {name: of_points[name].rows(start, stop) for name in colors}
 
-    with ExitStack() as opened:
-        streams: dict[str, IO[bytes]] = {}
-        for _, new in labelled(read, fields, labels, PIECE):
-            for name, values in new.items():
-                if name not in streams:
-                    part = opened.enter_context(new_file(target / f"{name}.npy"))
-                    streams[name] = opened.enter_context(open(part, "wb"))
-                    shape = (count, *values.shape[1:])
-                    ArrayHeader(shape, False, values.dtype).write(streams[name])
-                streams[name].write(values.tobytes())
-    for name, file in files.items():
-        if name not in streams and target != source:
-            with new_file(target / f"{name}.npy") as part:
-                shutil.copyfile(file.path, part)
+    with new_files(target) as folder:
+        with ExitStack() as opened:
+            streams: dict[str, IO[bytes]] = {}
+            for _, new in labelled(read, fields, labels, PIECE):
+                for name, values in new.items():
+                    if name not in streams:
+                        streams[name] = opened.enter_context(open(folder / f"{name}.npy", "wb"))
+                        shape = (count, *values.shape[1:])
+                        ArrayHeader(shape, False, values.dtype).write(streams[name])
+                    streams[name].write(values.tobytes())
+        for name, file in files.items():
+            if name not in streams and target != source:
+                shutil.copyfile(file.path, folder / f"{name}.npy")
+    for path in target.glob("*.npy"):
+        if path.stem not in files.keys() | streams.keys():
+            path.unlink()
 
 
 def _open_folder(path: Path) -> dict[str, ArrayFile]:

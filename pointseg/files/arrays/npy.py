@@ -51,40 +51,21 @@ def write_npy(path: Path, scene: Scene) -> None:
     save(path, as_rows({**dict(zip("xyz", coord.T, strict=True)), **arrays}))
 
 
-def check_npy(source: Path, labels: Labels) -> None:
-    """Refuse fields and colours for a plain array that has no place for them.
-
-    Raises:
-        CloudFileError: such an array.
-    """
-    file = ArrayFile(source)
-    columns = _table_columns(source, file.rows(0, 0))
-    is_named = labels.field is not None or bool(labels.added)
-    is_colored = labels.colors is not None and "red" not in columns
-    if file.header.dtype.names is None and (is_named or is_colored):
-        raise CloudFileError(
-            source, "a plain array cannot hold new colours or fields; omit them, or use npz"
-        )
-
-
 def label_npy(source: Path, target: Path, labels: Labels) -> None:
-    """Copy a single array with the classes as a further field, or as last column of a plain array."""
+    """Copy a single array with the classes as a further field.
+
+    A plain array becomes a structured one: the number of its columns would no longer say what they mean.
+    """
     file = ArrayFile(source)
 
     def read(start: int, stop: int) -> dict[str, NDArray[Any]]:
         return _table_columns(source, file.rows(start, stop))
 
-    names, old = read(0, 0), file.header.dtype
-    check_npy(source, labels)
-    kind = np.result_type(old, np.int32) if old.kind in "iu" else old.newbyteorder("=")
-    labels, fields = labels.checked(source, len(file)), new_fields(source, labels, names)
+    labels, fields = labels.checked(source, len(file)), new_fields(source, labels, read(0, 0))
     with new_file(target) as part, open(part, "wb") as stream:
         for columns, new in labelled(read, fields, labels, PIECE):
             columns.update(new)
-            if old.names is None:
-                rows = np.stack([values.astype(kind) for values in columns.values()], axis=1)
-            else:
-                rows = as_rows(columns)
+            rows = as_rows(columns)
             if stream.tell() == 0:
                 ArrayHeader((len(file), *rows.shape[1:]), False, rows.dtype).write(stream)
             stream.write(rows.tobytes())

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dinomed3d.runtime.errors import UserError
 from pointseg.datasets.axes import FileAxes
 from pointseg.datasets.folder.cameras import ORGANISED, CameraRule, literal, parse_cameras
+from pointseg.files import cloud_name
 from pointseg.images.config import ImageConfig
 from pointseg.images.readers.image_files import file_key
 from pointseg.images.readers.intrinsics import intrinsics_note
@@ -54,11 +55,11 @@ class CloudImages:
         """
         if rule is None:
             return cls(config, (), "give their place with --cameras")
-        file = PurePosixPath(path.name)
-        place = rule.place(path.parent, file, "", path.stem)
+        file, name = PurePosixPath(path.name), cloud_name(path)  # as training names its scenes
+        place = rule.place(path.parent, file, "", name)
         if config.allow_missing_images and not place.exists():
             return cls(config, (), f"{place} does not exist")
-        frames = rule.frames(path.parent, file, "", path.stem, unit_m=axes.unit_m, up=axes.up)
+        frames = rule.frames(path.parent, file, "", name, unit_m=axes.unit_m, up=axes.up)
         return cls(config, frames, "" if frames else f"{place} lists none")
 
     def digest(self) -> str:

@@ -17,7 +17,7 @@ from dinomed3d.lifting import Encoder
 from dinomed3d.runtime.errors import UserError
 from pointseg.cloud import Cloud
 from pointseg.config.recipe import Recipe
-from pointseg.datasets.dataset import Dataset, KnowsShares
+from pointseg.datasets.dataset import Dataset, DescribesLabels, KnowsShares
 from pointseg.datasets.label_counts import label_counts
 from pointseg.metrics import Confusion
 from pointseg.models.checkpoint import save_checkpoint
@@ -93,8 +93,14 @@ class Segmentation:
         return sum(counts for counts, _ in parts), sum(points for _, points in parts)
 
     def state(self) -> dict[str, Any]:
-        """The class weights."""
-        return {"weights": None if self.weights is None else self.weights.cpu()}
+        """The class weights, and what labels mean."""
+        weights = None if self.weights is None else self.weights.cpu()
+        return {"weights": weights, "meaning_of_labels": self._meaning_of_labels()}
+
+    def _meaning_of_labels(self) -> str:
+        """What the user says of them; empty for datasets that know it themselves."""
+        dataset = self.dataset
+        return dataset.meaning_of_labels if isinstance(dataset, DescribesLabels) else ""
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Load the class weights."""
@@ -142,6 +148,12 @@ class Segmentation:
         )
 
     def check(self, path: Path, content: Mapping[str, Any]) -> None:
-        """Refuse a checkpoint with other classes."""
+        """Refuse a checkpoint with other classes, or with labels of the files that became other classes."""
         if tuple(content.get("classes", ())) != tuple(self.names):
             raise UserError(f"--resume: {path} was trained on other classes")
+        before = content["training"].get("meaning_of_labels")  # not in older checkpoints
+        if before is not None and before != self._meaning_of_labels():
+            raise UserError(
+                f"--resume: {path} was trained with other 'label' or 'labels' in the description of the dataset, "
+                "the trajectory would not be the same; restore them, or give another --out"
+            )

@@ -216,6 +216,14 @@ def test_what_cannot_be_resumed(whole: TrainResult) -> None:
         train(spec(folder, resume=True, accumulate_grad_batches=2))
 
 
+def test_other_meanings_of_labels_are_another_run(whole: TrainResult) -> None:
+    class Described(Boxes):
+        meaning_of_labels = "('label', {0: 1, 1: 0})"
+
+    with pytest.raises(UserError, match="--resume: .* with other 'label' or 'labels'"):
+        train(spec(whole.last.parent, resume=True, dataset=Described()))
+
+
 def test_other_scenes_are_another_run(whole: TrainResult) -> None:
     for count, named in (
         (4, r"fewer scenes \(train/train4\)"),

@@ -89,18 +89,31 @@ def test_a_single_array(tmp_path, table, found):
     scene = read_cloud(tmp_path / "a.npy")
     assert scene.coord.tolist() == COORD.tolist() and set(scene.fields) == found
     write_labelled(tmp_path / "a.npy", tmp_path / "b.npy", np.array([7, -1]))
-    assert np.load(tmp_path / "b.npy").tolist() == [[*table[0], 7], [*table[1], -1]]
+    rows = np.load(
+        tmp_path / "b.npy"
+    )  # named: four columns may be those of a class, or of intensity
+    assert rows.tolist() == [(*table[0], 7), (*table[1], -1)] and rows.dtype.names[-1] == "class"
+    labelled = read_cloud(tmp_path / "b.npy")
+    assert labelled["segment"].tolist() == [7, -1]
+    for field, values in {"coord": scene.coord, **scene.fields}.items():
+        np.testing.assert_array_equal(
+            labelled.coord if field == "coord" else labelled[field], values
+        )
 
 
 def test_colours_of_a_single_array(tmp_path):
     np.save(tmp_path / "a.npy", np.array([[1, 2, 3, 9, 9, 9]], np.int16))
     colors = np.array([[255, 0, 51]], np.uint8)
     write_labelled(tmp_path / "a.npy", tmp_path / "b.npy", np.array([0]), colors=colors)
-    assert np.load(tmp_path / "b.npy").tolist() == [[1, 2, 3, 255, 0, 51, 0]]
+    assert np.load(tmp_path / "b.npy").tolist() == [(1, 2, 3, 255, 0, 51, 0)]
     np.save(tmp_path / "a.npy", np.array([[1, 2, 3]], np.int16))
-    for options in ({"colors": colors}, {"field": "guess"}):
-        with pytest.raises(CloudFileError, match=r"a\.npy.*plain array"):
-            write_labelled(tmp_path / "a.npy", tmp_path / "b.npy", np.array([0]), **options)
+    measured = np.array([[9000, 100, 8000]], np.uint16)
+    write_labelled(
+        tmp_path / "a.npy", tmp_path / "b.npy", np.array([0]), colors=colors, certainty=measured
+    )
+    found = read_cloud(tmp_path / "b.npy")
+    assert found["color"].tolist() == colors.tolist() and found["segment"].tolist() == [0]
+    assert found["confidence"].tolist() == pytest.approx([0.9])
 
 
 def test_colours_of_a_structured_array(tmp_path):
@@ -168,10 +181,29 @@ def test_labelling_a_folder_without_coord_is_refused(tmp_path):
         write_labelled(tmp_path / "a", tmp_path / "b", np.zeros(1, int))
 
 
-def test_colours_without_a_place_are_refused_before_the_work(tmp_path):
-    np.save(tmp_path / "a.npy", np.zeros((5, 4), np.float32))
-    check_labelled(tmp_path / "a.npy", tmp_path / "b.npy")
-    with pytest.raises(CloudFileError, match=r"a\.npy: a plain array cannot hold new colours"):
-        check_labelled(tmp_path / "a.npy", tmp_path / "b.npy", colored=True)
-    np.save(tmp_path / "a.npy", np.zeros((5, 6), np.float32))
-    check_labelled(tmp_path / "a.npy", tmp_path / "b.npy", colored=True)
+def test_an_array_may_get_everything(tmp_path):
+    for columns in (3, 4, 6):
+        np.save(tmp_path / "a.npy", np.zeros((5, columns), np.float32))
+        check_labelled(
+            tmp_path / "a.npy", tmp_path / "b.npy", colored=True, measured=True, heights=True
+        )
+
+
+def test_nothing_of_an_earlier_result_stays_in_a_folder(tmp_path):
+    source, target = folder(tmp_path / "a"), tmp_path / "out"
+    np.save(source / "class.npy", np.zeros(2, np.uint8))
+    write_labelled(source, target, np.array([1, 1]), certainty=np.full((2, 3), 9000, np.uint16))
+    (target / "notes.txt").write_text("mine")
+    (source / "class.npy").unlink()
+    write_labelled(source, target, np.array([2, 2]))
+    assert {f.name for f in target.iterdir()} == {"coord.npy", "class.npy", "notes.txt"}
+    assert read_cloud(target)["segment"].tolist() == [2, 2]
+
+
+def test_a_folder_that_cannot_be_labelled_leaves_the_earlier_result(tmp_path):
+    source, target = folder(tmp_path / "a"), tmp_path / "out"
+    write_labelled(source, target, np.array([1, 1]))
+    with pytest.raises(CloudFileError):
+        write_labelled(source, target, np.array([1, 1, 1]))
+    assert read_cloud(target)["segment"].tolist() == [1, 1]
+    assert {f.name for f in target.iterdir()} == {"coord.npy", "class.npy"}
