@@ -401,6 +401,17 @@ def test_codes_of_classes_are_their_values_in_las_files(tmp_path, suffix, change
     assert open_dataset("folder", tmp_path).classes.codes == codes
 
 
+def test_the_meaning_of_labels_changes_with_their_field_and_rules(tmp_path):
+    def meaning(number, **changes):
+        return open_dataset("folder", make(tmp_path / str(number), **changes)).meaning_of_labels
+
+    found = [
+        meaning(number, **changes)
+        for number, changes in enumerate(({}, {"labels": ASPRS}, {"label": "user_data"}))
+    ]
+    assert len(set(found)) == 3 and meaning(3) == found[0]
+
+
 @pytest.mark.parametrize("codes", [{"bush": 3}, {"tree": 256}, {"tree": "5"}, [5]])
 def test_wrong_codes_are_refused(tmp_path, codes):
     with pytest.raises(DatasetError, match="codes"):

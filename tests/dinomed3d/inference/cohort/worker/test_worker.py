@@ -11,7 +11,7 @@ import pytest
 from dinomed3d.inference.case import Case
 from dinomed3d.inference.cohort import outcome as outcome_module
 from dinomed3d.inference.cohort import run as run_module
-from dinomed3d.inference.cohort.outputs import deliverables
+from dinomed3d.inference.cohort.outputs import deliverables, remove_results
 from dinomed3d.inference.cohort.outputs.output_errors import ends_run
 from dinomed3d.inference.cohort.worker import case_input, case_output, case_prediction
 from dinomed3d.inference.cohort.worker.case_task import CaseTask
@@ -40,7 +40,7 @@ def raising(error, *, at):
     return action
 
 
-def full(*arguments):
+def full(*_, **__):
     raise OSError(28, "No space left on device")
 
 
@@ -86,6 +86,17 @@ def test_a_full_disk_ends_the_run_with_its_reason(spec, monkeypatch):
     monkeypatch.setattr(run_module, "run_engine", lambda *_: raising(UserError("first"), at=1)(1))
     with pytest.raises(UserError, match="first"):  # not the report, which fails as well
         run(spec, out=spec.out + "2")
+
+
+def test_a_full_disk_is_no_fault_of_a_failed_case_or_of_a_preview(spec, monkeypatch):
+    run(spec)
+    monkeypatch.setattr(remove_results, "remove_results", full)
+    with pytest.raises(OSError, match="No space left"):
+        remove_results.write_failure(Path(spec.out), {"case": "scan1", "reason": "bad"})
+    (Path(spec.out) / "scan1.png").unlink()
+    monkeypatch.setattr(deliverables, "preview", full)
+    with pytest.raises(UserError, match="No space left"):
+        run(spec)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EFBIG, errno.EROFS, errno.EACCES])
