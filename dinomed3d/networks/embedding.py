@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,22 +11,44 @@ from torch import Tensor, nn
 from dinomed3d.lifting import DinoEncoder, stack_slices
 
 
-def inflate_kernel(kernel: Tensor, *, slices: int, modalities: int) -> Tensor:
+def colours_of(channels: Sequence[str]) -> tuple[int, int, int] | None:
+    """Which colour of an RGB kernel each channel is, where these are red, green and blue in any order.
+
+    Args:
+        channels: names of the images' channels, in order, such as R, G, B.
+
+    Returns:
+        For each channel 0 (red), 1 or 2 (blue); None for other channels, such as three sequences of an MR scan.
+    """
+    names = [name.strip().lower() for name in channels]
+    for colours in (("r", "g", "b"), ("red", "green", "blue")):
+        if sorted(names) == sorted(colours):
+            first, second, third = (colours.index(name) for name in names)
+            return first, second, third
+    return None
+
+
+def inflate_kernel(
+    kernel: Tensor, *, slices: int, modalities: int, colours: Sequence[int] | None = None
+) -> Tensor:
     """Turn an RGB patch kernel into one for K slices of C modalities.
 
     Red, green and blue become the slices before, at and after the centre. For K = 3 and C = 1 the
     kernel is unchanged. Otherwise each colour is spread over the slices around its position, linearly
     and with weights that sum to one, and divided equally among the modalities: a constant volume gives
-    the same tokens as before.
+    the same tokens as before. Single slices whose channels are colours keep the kernel, each its own.
 
     Args:
         kernel: (E, 3, P, P).
         slices: K, odd.
         modalities: C.
+        colours: of the modalities, as `colours_of` gives them.
 
     Returns:
         (E, K * C, P, P), channels as `stack_slices` orders them (slices outside, modalities inside).
     """
+    if slices == 1 and colours is not None:
+        return kernel[:, list(colours)]
     position = torch.linspace(0, 2, slices) if slices > 1 else torch.ones(1)
     reach = max(1.0, 2 / max(1, slices - 1))  # so that each colour reaches a slice if K < 3
     share = (1 - (position[:, None] - torch.arange(3)).abs() / reach).clamp(min=0)  # (K, 3)
@@ -53,15 +77,17 @@ class MultiSliceEmbedding(nn.Module):
         self.voxels_per_token = voxels_per_token
         self.patch = patch
 
-    def inflate(self, encoder: DinoEncoder) -> None:
-        """Replace the encoder's RGB patch embedding by the inflated one, in place."""
+    def inflate(self, encoder: DinoEncoder, *, colours: Sequence[int] | None = None) -> None:
+        """Replace the encoder's RGB patch embedding by the inflated one (`inflate_kernel`), in place."""
         old = encoder.vit.patch_embed.proj
         new = nn.Conv2d(
             self.slices * self.modalities, old.out_channels, old.kernel_size, old.stride, bias=True
         )
         with torch.no_grad():
             new.weight.copy_(
-                inflate_kernel(old.weight, slices=self.slices, modalities=self.modalities)
+                inflate_kernel(
+                    old.weight, slices=self.slices, modalities=self.modalities, colours=colours
+                )
             )
             assert new.bias is not None
             new.bias.copy_(old.bias)

@@ -16,7 +16,7 @@ from dinomed3d.networks.adapter import Adapter3D
 from dinomed3d.networks.cnn_spec import Triple
 from dinomed3d.networks.depth_attention import DepthAttention
 from dinomed3d.networks.detail import DetailStream, build_cnn
-from dinomed3d.networks.embedding import MultiSliceEmbedding
+from dinomed3d.networks.embedding import MultiSliceEmbedding, colours_of
 from dinomed3d.networks.fusion import GatedFusion
 from dinomed3d.networks.lora import LoRALinear, add_lora
 from dinomed3d.networks.neck import Neck
@@ -304,20 +304,23 @@ def _build_encoder(
     return embedding, VolumeEncoder(vit, modules, tuned_blocks=tuned), proxy
 
 
-def load_pretrained_encoder(network: DinoMed3D, pretrained: DinoEncoder) -> None:
+def load_pretrained_encoder(
+    network: DinoMed3D, pretrained: DinoEncoder, *, channels: Sequence[str] = ()
+) -> None:
     """Copy a pretrained RGB encoder into the network's, its patch embedding inflated on the way.
 
     Args:
         network: its encoder is overwritten in place; low-rank updates and adapters stay.
         pretrained: an encoder of the same architecture from `build_encoder`; its patch embedding is
             inflated in place, so do not use it afterwards.
+        channels: names of the images' channels; single slices with colours keep the kernels of these.
 
     Raises:
         ValueError: the network has no encoder, or one of another architecture.
     """
     if network.encoder is None or network.embedding is None:
         raise ValueError("load_pretrained_encoder: the network has no encoder")
-    network.embedding.inflate(pretrained)
+    network.embedding.inflate(pretrained, colours=colours_of(channels))
     own = network.encoder.encoder.vit.state_dict(keep_vars=True)
     places = {
         name.replace(".base.", "."): tensor for name, tensor in own.items() if ".lora_" not in name

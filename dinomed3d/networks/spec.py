@@ -128,7 +128,7 @@ class NetworkSpec:
 
         Raises:
             UserError: slices smaller than one token, though tokens could be finer; padding to more than four
-                times the size; or a single voxel at the coarsest level, which has no norm.
+                times the size; or a single token, or a single voxel at the coarsest level, which has no norm.
         """
         patch = (1, *patch_size)[-3:]
         coarsest = [-(-side // cell) for side, cell in zip(patch, self.cnn.cells[-1], strict=True)]
@@ -149,6 +149,13 @@ class NetworkSpec:
                 f"plan: the patch must leave more than one voxel at the coarsest of {self.cnn.levels} levels, where "
                 f"one covers {' x '.join(map(str, self.cnn.cells[-1]))} voxels, got {list(patch_size)}; plan with a "
                 "larger patch or a finer spacing"
+            )
+
+        tokens = [-(-side // cell) for side, cell in zip(patch, self.token_cell, strict=True)]
+        if "encoder" in self.components and math.prod(tokens) < 2:
+            raise UserError(
+                f"plan: the patch must hold more than one token of {token} x {token} voxels, got {list(patch_size)}; "
+                "plan with a larger patch, or lower DINOMED3D_VOXELS_PER_TOKEN"
             )
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
@@ -10,6 +11,7 @@ from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import (
 )
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
+from dinomed3d.networks import NetworkSpec
 from dinomed3d.training.data.augmentation import SpatialAugmentation, spatial_augmentation
 from dinomed3d.training.data.inner_target import InnerTarget
 from dinomed3d.training.data.replicated_ends import CasesWithReplicatedEnds
@@ -24,6 +26,12 @@ from dinomed3d.training.step.distributed import processes
 from dinomed3d.training.step.stages import deep_supervision_scales
 
 
+def halo_of(spec: NetworkSpec, patch_size: Sequence[int]) -> int:
+    """Slices beyond each end of a patch that the embedding reads as neighbours."""
+    is_2d = len(patch_size) == 2
+    return 0 if is_2d or "encoder" not in spec.components else spec.slices // 2
+
+
 class LoadingTrainer(ResumableTrainer):
     """nnU-Net's trainer with our patches; its loaders and transforms are used as they are."""
 
@@ -35,8 +43,14 @@ class LoadingTrainer(ResumableTrainer):
     @property
     def halo(self) -> int:
         """Slices at both ends of a patch that the embedding reads as neighbours and nothing else."""
-        is_2d = len(self.configuration_manager.patch_size) == 2
-        return 0 if is_2d or "encoder" not in self.spec.components else self.spec.slices // 2
+        return halo_of(self.spec, self.configuration_manager.patch_size)
+
+    @property
+    def slices_per_step(self) -> int:
+        """Slices of a step of stage I in this process, for which its memory is planned."""
+        token, patch = self.spec.voxels_per_token, self.configuration_manager.patch_size
+        tokens = -(-patch[-2] // token) * -(-patch[-1] // token)
+        return self.recipe.slices_per_step(tokens, processes=processes())
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(  # noqa: N802  nnU-Net's name
         self,
@@ -106,13 +120,11 @@ class LoadingTrainer(ResumableTrainer):
         return ComposeTransforms(steps)
 
     def _stage_one_batches(self, cases: list[str]) -> Augmenter:
-        token, patch = self.spec.voxels_per_token, self.configuration_manager.patch_size
-        tokens = -(-patch[-2] // token) * -(-patch[-1] // token)
         return stage_one_batches(
             self,
             cases,
             augmentation=self.augmentation,
             slices=self.spec.slices,
-            count=self.recipe.slices_per_step(tokens, processes=processes()),
+            count=self.slices_per_step,
             foreground_share=self.recipe.foreground_share,
         )

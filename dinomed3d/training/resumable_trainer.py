@@ -186,7 +186,7 @@ class ResumableTrainer(nnUNetTrainer):
     def _restore(self, content: dict[str, Any], name: str) -> str:
         """Restore everything from a checkpoint; returns what the environment changes in its recipe."""
         own = content["dinomed3d"]
-        changes = self._restore_settings(own, name)
+        changes = self._restore_settings(own, content["current_epoch"], name)
         self.network_start = None
         self.current_epoch = content["current_epoch"]
         self.stage = own["stage"]
@@ -206,7 +206,7 @@ class ResumableTrainer(nnUNetTrainer):
         self.pending_random_states = own["random_states"]
         return changes
 
-    def _restore_settings(self, own: dict[str, Any], name: str) -> str:
+    def _restore_settings(self, own: dict[str, Any], epoch: int, name: str) -> str:
         """Restore network and recipe; the environment may change lengths and learning rates, not the network.
 
         Returns:
@@ -219,6 +219,7 @@ class ResumableTrainer(nnUNetTrainer):
         # the manager caches the old plan
         self.plans_manager = PlansManager(self.plans_manager.plans)
         self.configuration_manager = self.plans_manager.get_configuration(self.configuration_name)
-        self.recipe = resumed_recipe(own["recipe"], os.environ).for_network(stored)
+        recipe = resumed_recipe(own["recipe"], os.environ).for_network(stored)
+        self.recipe = recipe.resumed_in(own["stage"], epoch=epoch)
         self._apply_recipe()
         return recipe_changes(recipe_from(own["recipe"], {}).for_network(stored), self.recipe)

@@ -25,10 +25,11 @@ from dinomed3d.runtime.hardware.compiling import compiler
 from dinomed3d.runtime.hardware.device import check_device
 from dinomed3d.training.checkpoints.fold_folder import backup_checkpoints, remove_leftovers
 from dinomed3d.training.checkpoints.random_state import set_random_state
+from dinomed3d.training.data.augmentation import check_depth
 from dinomed3d.training.data.dataset_labels import check_labels
 from dinomed3d.training.data.preprocessed_data import check_preprocessed
 from dinomed3d.training.data.stage_one_loader import finish
-from dinomed3d.training.loading_trainer import LoadingTrainer
+from dinomed3d.training.loading_trainer import LoadingTrainer, halo_of
 from dinomed3d.training.memory_trial import settle_memory
 from dinomed3d.training.progress_plot import stages_marked
 from dinomed3d.training.settings.environment import recipe_from, spec_from
@@ -137,6 +138,7 @@ class DinoMed3DTrainer(LoadingTrainer):
             recipe = replace(recipe, weights=model.encoder_weights)
         check_batch(planned.batch_size)
         self.spec.check_patch(planned.patch_size)
+        check_depth(planned.patch_size, halo_of(self.spec, planned.patch_size))
         self.recipe = recipe.for_network(self.spec)
 
     # ---- network, optimizer, loss ---------------------------------------------------------------
@@ -349,7 +351,13 @@ class DinoMed3DTrainer(LoadingTrainer):
         network = self.network
         scales = self._get_deep_supervision_scales()
         heads = None if scales is None else len(scales)
-        self.network = FullSizeLogits(network, stage=self.stage, heads=heads, halo=self.halo)
+        self.network = FullSizeLogits(
+            network,
+            stage=self.stage,
+            heads=heads,
+            halo=self.halo,
+            slices_at_once=self.slices_per_step,
+        )
         try:
             with autocast(self.device):
                 return super().validation_step(batch)

@@ -66,12 +66,14 @@ def size_configuration(
         forced: fields of NetworkSpec that the user has set (DINOMED3D_ENCODER and so on).
 
     Raises:
-        UserError: a dataset that cannot be planned, or a memory in which nothing fits.
+        UserError: a dataset that cannot be planned, a memory in which nothing fits, or fields with which the network
+            cannot segment the patch.
     """
     search = Search(stats, rule, Budget(memory_gib=memory_gib), forced or {})
     trial, share = search.choose()
-    two = trial.stage_two(stats)
     one, spec = None, trial.spec
+    spec.check_patch(trial.patch)
+    two = trial.stage_two(stats)
     recipe: dict[str, Any] = {"activation_checkpointing": trial.checkpointing}
     if "encoder" in spec.components:
         slices = search.stage1_slices(trial, two)

@@ -9,10 +9,16 @@ from typing import NamedTuple
 from nnunetv2.configuration import ANISO_THRESHOLD
 from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
 
+from dinomed3d.runtime.errors import UserError
+
 TILT = math.pi / 6
 """Largest rotation about each axis, radians: what nnU-Net allows cubic patches."""
 SHRINKAGE = (0.85, 1.25)
 """Scaling for which nnU-Net enlarges the region that it loads for a patch."""
+
+
+SHALLOWEST = 4
+"""Slices of a 3D patch that nnU-Net's augmentation needs: its blur reads three beyond each and mirrors them."""
 
 
 class SpatialAugmentation(NamedTuple):
@@ -26,6 +32,24 @@ class SpatialAugmentation(NamedTuple):
     """Voxels that are loaded for a patch, so that its corners are there once it is rotated."""
     mirrored: tuple[int, ...]
     """Axes along which patches are mirrored."""
+
+
+def check_depth(patch_size: Sequence[int], halo: int) -> None:
+    """Refuse patches on which nnU-Net's augmentation fails now and then, which ends its worker processes.
+
+    Args:
+        patch_size: (D, H, W), or (H, W), which is always fine; voxels.
+        halo: slices that are loaded beyond each end.
+
+    Raises:
+        UserError: too few slices.
+    """
+    if len(patch_size) == 3 and patch_size[0] + 2 * halo < SHALLOWEST:
+        raise UserError(
+            f"DinoMed3DTrainer: patches must have at least {SHALLOWEST} slices with their neighbours, for nnU-Net's "
+            f"augmentation, got {patch_size[0]} and {halo} at each end (plan: 'patch_size' {list(patch_size)}); train "
+            "the configuration 2d, or with an encoder that reads neighbours (DINOMED3D_SLICES at least 3)"
+        )
 
 
 def is_anisotropic(spacing: Sequence[float]) -> bool:

@@ -14,15 +14,19 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from torch import Tensor
 
-from dinomed3d.training.data.augmentation import SpatialAugmentation, spatial_augmentation
+from dinomed3d.training.data.augmentation import (
+    SHALLOWEST,
+    SpatialAugmentation,
+    spatial_augmentation,
+)
 from dinomed3d.training.data.replicated_ends import CasesWithReplicatedEnds
 
 Augmenter: TypeAlias = NonDetMultiThreadedAugmenter | SingleThreadedAugmenter
 """What nnU-Net's loop draws batches from: worker processes, or none."""
 
 
-MIN_DEPTH = 5
-"""Slices of a patch before it is augmented, at least: nnU-Net's blur reads three beyond each and mirrors them."""
+MIN_DEPTH = SHALLOWEST + 1
+"""Slices of a patch before it is augmented, at least, and odd: one is in the middle."""
 
 
 class StageOneLoader(nnUNetDataLoader):

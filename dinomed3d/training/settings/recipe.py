@@ -91,6 +91,16 @@ class Recipe:
         """1 or 2, for an epoch counted from 0."""
         return 1 if epoch < self.stage1_epochs else 2
 
+    def resumed_in(self, stage: int, *, epoch: int) -> Recipe:
+        """The recipe of a training that goes on: a stage I that has lasted longer than is asked ends now.
+
+        Args:
+            stage: of the checkpoint.
+            epoch: the next one.
+        """
+        is_over = stage == 1 and self.stage1_epochs < epoch
+        return replace(self, stage1_epochs=epoch) if is_over else self
+
     def check_stage(self, stage: int, *, epoch: int, name: str) -> None:
         """Refuse a longer stage I after it is over.
 

@@ -14,7 +14,12 @@ from dinomed3d.runtime.errors import UserError
 from dinomed3d.training.settings.environment import recipe_from
 from dinomed3d.training.settings.recipe import Recipe
 from dinomed3d.training.start.pretrained import read_pretrained_encoder
-from dinomed3d.training.start.start_from_model import TrainedModel, load_model, model_of
+from dinomed3d.training.start.start_from_model import (
+    TrainedModel,
+    channel_names,
+    load_model,
+    model_of,
+)
 
 LOADED = "-pretrained_weights"
 """What a recipe says of a network into which nnU-Net has loaded a file; its name is not known."""
@@ -46,7 +51,7 @@ def load_start(
     pretrained = read_pretrained_encoder(network.spec, recipe.weights)
     if pretrained is None:
         return "WARNING: the encoder has RANDOM weights (DINOMED3D_WEIGHTS=none), for tests and demonstrations only"
-    load_pretrained_encoder(network, pretrained)
+    load_pretrained_encoder(network, pretrained, channels=channel_names(dataset))
     return f"encoder {network.spec.encoder}: weights from {recipe.weights}"
 
 

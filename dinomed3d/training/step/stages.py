@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -31,7 +32,15 @@ def deep_supervision_scales(spec: NetworkSpec, patch_size: Sequence[int]) -> lis
 class FullSizeLogits(nn.Module):
     """The current stage's logits of whole patches, in float32: for nnU-Net's online validation."""
 
-    def __init__(self, network: DinoMed3D, *, stage: int, heads: int | None, halo: int = 0) -> None:
+    def __init__(
+        self,
+        network: DinoMed3D,
+        *,
+        stage: int,
+        heads: int | None,
+        halo: int = 0,
+        slices_at_once: int | None = None,
+    ) -> None:
         """Wrap a network.
 
         Args:
@@ -39,8 +48,10 @@ class FullSizeLogits(nn.Module):
             stage: 1 or 2.
             heads: number of deep-supervision heads; None without deep supervision.
             halo: slices at both ends of a volume that are read as neighbours alone.
+            slices_at_once: of stage I, which segments slices: as many as fit into memory; None for all.
         """
         super().__init__()
+        self.slices_at_once = slices_at_once
         self.network = network
         self.stage = stage
         self.heads = heads
@@ -55,8 +66,9 @@ class FullSizeLogits(nn.Module):
         volume = volume.unsqueeze(2) if is_2d else volume
         image, depth = self.network.image(volume), volume.shape[2] - sum(self.halo)
         stacks = stack_slices(image, slices=self.network.spec.slices, halo=self.halo)
-        slices = self.network.stage_one()(stacks).float()
-        whole = unstack_slices(slices, depth=depth)
+        proxy = self.network.stage_one()
+        parts = stacks.split(self.slices_at_once or len(stacks))
+        whole = unstack_slices(torch.cat([proxy(part).float() for part in parts]), depth=depth)
         outputs = []
         for cell in self.network.spec.cnn.cells[: self.heads or 1]:
             size = [-(-side // step) for side, step in zip(whole.shape[2:], cell, strict=True)]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dinomed3d.lifting import build_encoder
-from dinomed3d.networks.embedding import MultiSliceEmbedding, inflate_kernel
+from dinomed3d.networks.embedding import MultiSliceEmbedding, colours_of, inflate_kernel
 
 KERNEL = torch.tensor([1.0, 10.0, 100.0])[None, :, None, None]  # (1, 3, 1, 1): red, green, blue
 
@@ -22,6 +22,30 @@ def test_five_slices_spread_each_colour_around_its_place():
     expected = [1 / 1.5, 0.5 / 1.5 + 10 * 0.25, 10 * 0.5, 10 * 0.25 + 100 * 0.5 / 1.5, 100 / 1.5]
     found = inflate_kernel(KERNEL, slices=5, modalities=1).flatten()
     assert torch.allclose(found, torch.tensor(expected))
+
+
+def test_colours_keep_their_kernel_in_their_order():
+    found = inflate_kernel(KERNEL, slices=1, modalities=3, colours=(2, 0, 1)).flatten().tolist()
+    assert found == [100.0, 1.0, 10.0]
+    # neighbouring slices are the other colours: then each is shared as by any channels
+    shared = inflate_kernel(KERNEL, slices=3, modalities=3, colours=(0, 1, 2))
+    assert torch.equal(shared, inflate_kernel(KERNEL, slices=3, modalities=3))
+
+
+@pytest.mark.parametrize(
+    ("channels", "colours"),
+    [
+        (("R", "G", "B"), (0, 1, 2)),
+        (("Blue", " green ", "RED"), (2, 1, 0)),
+        (("T1", "T2", "FLAIR"), None),
+        (("R", "G"), None),
+        (("R", "G", "B", "A"), None),
+        (("red", "green", "b"), None),
+        ((), None),
+    ],
+)
+def test_channels_are_colours_by_their_names(channels, colours):
+    assert colours_of(channels) == colours
 
 
 def test_modalities_share_equally_and_stand_inside_slices():

@@ -339,6 +339,22 @@ def test_pretrained_weights_arrive_in_every_place(channels):
     assert torch.allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("channels", "order"), [(("R", "G", "B"), [0, 1, 2]), (("blue", "red", "green"), [2, 0, 1])]
+)
+def test_colours_are_read_as_the_pretrained_encoder_reads_them(channels, order):
+    network = tiny(3, slices=1).eval()
+    settings = TINY["encoder_overrides"]
+    pretrained = build_encoder("vit_small_patch16_dinov3", weights="none", **settings)
+    photograph = torch.rand(1, 3, 64, 64)
+    expected = pretrained(photograph)[-1].values
+    load_pretrained_encoder(network, pretrained, channels=channels)
+    # the tokens of a photograph whose pixels are the voxels' enlarged ones
+    with torch.no_grad():
+        found = network.encoder(photograph[:, order], depth=1)[-1][:, :, 0]
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
 def test_pretrained_weights_of_another_architecture_are_refused():
     other = build_encoder(
         "vit_small_patch16_dinov3", weights="none", embed_dim=24, depth=2, num_heads=2
@@ -420,6 +436,8 @@ def test_impossible_networks_are_refused(fields, names):
     [
         (dict(voxels_per_token=64), (40, 56, 24)),  # tokens larger than the patch
         (dict(), (1, 3, 4)),  # one voxel at the coarsest level
+        (dict(voxels_per_token=16), (16, 16)),  # one token
+        (dict(voxels_per_token=16, slices_per_token=3), (3, 16, 16)),
         (dict(), (0, 8, 8)),
     ],
 )
@@ -517,6 +535,22 @@ def test_an_earlier_segmentation_reaches_the_detail_stream_but_not_the_encoder()
     assert not torch.equal(network(volume), network(other))
     stage_one = FullSizeLogits(network, stage=1, heads=None)
     assert torch.equal(stage_one(volume), stage_one(other))
+
+
+@pytest.mark.parametrize(("at_once", "largest"), [(None, 10), (4, 4), (1, 1), (99, 10)])
+def test_stage_one_is_validated_in_parts_that_fit(at_once, largest):
+    network = tiny().eval()
+    seen = []
+    network.encoder.encoder.vit.patch_embed.register_forward_pre_hook(
+        lambda module, arguments: seen.append(len(arguments[0]))
+    )
+    volume = torch.randn(2, 1, 5, 16, 16)
+    with torch.no_grad():
+        whole = FullSizeLogits(network, stage=1, heads=None)(volume)
+        seen.clear()
+        found = FullSizeLogits(network, stage=1, heads=None, slices_at_once=at_once)(volume)
+    assert max(seen) == largest and sum(seen) == 10
+    assert torch.allclose(found, whole, atol=1e-5) and found.shape == (2, 3, 5, 16, 16)
 
 
 @pytest.mark.parametrize(

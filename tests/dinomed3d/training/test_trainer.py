@@ -12,8 +12,10 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from dinomed3d.lifting import WeightsError
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.training import trainer as trainer_module
 from dinomed3d.training.checkpoints.checkpoint import read_checkpoint
 from dinomed3d.training.settings.nnunet_plan import NETWORK
+from dinomed3d.training.settings.recipe import Recipe
 from dinomed3d.training.trainer import DinoMed3DTrainer
 from tests.dinomed3d.training.conftest import (
     LABELS,
@@ -144,6 +146,37 @@ def test_stage_one_cannot_grow_once_it_is_over(nnunet, monkeypatch):
     monkeypatch.setenv("DINOMED3D_STAGE1_EPOCHS", "9")
     with pytest.raises(UserError, match="DINOMED3D_STAGE1_EPOCHS"):
         run(monkeypatch, continued=True)
+
+
+def test_a_shorter_stage_one_ends_where_it_is_and_stage_two_begins_as_always(nnunet, monkeypatch):
+    monkeypatch.setenv("DINOMED3D_STAGE1_EPOCHS", "6")
+    with pytest.raises(Killed):
+        run(monkeypatch, kill_at=(4, 0))
+    monkeypatch.setenv("DINOMED3D_STAGE1_EPOCHS", "1")
+    t = run(monkeypatch, continued=True)
+    assert t.recipe.stage1_epochs == 4 and t.num_epochs == t.current_epoch == 4 + 2
+    assert "stage1_epochs 4 instead of 6 (DINOMED3D_STAGE1_EPOCHS)" in Path(t.log_file).read_text()
+    first, average = (t.logger.get_value(key, None)[4] for key in ("mean_fg_dice", "ema_fg_dice"))
+    assert average == first  # not mixed with the proxy head's
+    assert t.recipe.rate_factor(4, 0) == Recipe(
+        stage1_epochs=0, stage2_epochs=2, iterations_per_epoch=t.recipe.iterations_per_epoch
+    ).rate_factor(0, 0)
+
+
+def test_stage_one_is_validated_on_as_many_slices_as_it_trains_on(nnunet, monkeypatch):
+    t = trainer()
+    t.initialize()
+    most = []
+    made = trainer_module.FullSizeLogits
+
+    def noted(*arguments, **named):
+        most.append(named["slices_at_once"])
+        return made(*arguments, **named)
+
+    monkeypatch.setattr(trainer_module, "FullSizeLogits", noted)
+    training, validation = t.get_dataloaders()
+    t.validation_step(next(validation))
+    assert most == [len(next(training)["data"])]
 
 
 def test_best_is_of_stage_two_alone_and_survives_a_resume(nnunet, monkeypatch):

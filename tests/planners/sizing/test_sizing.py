@@ -271,6 +271,13 @@ FORCED: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("side", [16, 32])
+def test_tokens_that_the_patch_does_not_hold_are_refused_while_planning(side: int) -> None:
+    data = images((16, 16))
+    with pytest.raises(UserError, match="DINOMED3D_VOXELS_PER_TOKEN"):
+        size_configuration(data, stock_rule(data), 12, {"voxels_per_token": side})
+
+
 @pytest.mark.parametrize("forced", FORCED.values(), ids=FORCED.keys())
 @pytest.mark.parametrize("name", ["prostate", "brain tumour", "ultrasound"])
 def test_forced_fields_are_kept(name: str, forced: dict[str, Any]) -> None:

@@ -67,18 +67,19 @@ def compare_with_output(
             else:
                 work.failed.append(case.id)
             continue
+        edited = record["status"] == "done" and is_edited(record, out)
         if record["status"] == "begun":
             reason: str | None = "it was interrupted"
         elif record["status"] == "damaged":
             reason = "its record is incomplete"
         else:
-            reason = why_outdated(record, out, case, model.channels)
+            reason = why_outdated(record, out, case, model.channels, edited=edited)
         if reason is not None:
             work.redone[case.id] = reason
             work.todo.append(case)
             continue
         work.kept.append(case.id)
-        if is_edited(record, out):
+        if edited:
             work.edited.append(case.id)
     return work
 
@@ -104,15 +105,14 @@ def _check_same_run(record: Record, out: Path, model: Model, spec: PredictSpec) 
 
 
 def why_outdated(
-    record: Mapping[str, Any], out: Path, case: Case, channels: Sequence[str]
+    record: Mapping[str, Any], out: Path, case: Case, channels: Sequence[str], *, edited: bool
 ) -> str | None:
     """Why a finished case must be predicted again; None if its mask is valid, and what only predicting makes is there.
 
-    Of a mask that was corrected by hand nothing but the mask counts: predicting would replace it. The record has the
-    status "done"; the case is as found now.
+    The record has the status "done"; the case is as found now. Of a mask that was corrected by hand (`edited`) nothing
+    but the mask counts: predicting would replace it.
     """
     mask = out / record["mask"]["file"]
-    edited = is_edited(record, out)
     kept = f"; its corrected mask is kept as {case.id}.edited1 or the next number" if edited else ""
     if record["inputs"] != describe_inputs(case, channels):
         return f"the input files have changed{kept}"

@@ -6,8 +6,10 @@ import math
 
 import pytest
 import torch
+from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
 
-from dinomed3d.training.data.augmentation import spatial_augmentation
+from dinomed3d.runtime.errors import UserError
+from dinomed3d.training.data.augmentation import check_depth, spatial_augmentation
 from dinomed3d.training.trainer import DinoMed3DTrainer
 from tests.dinomed3d.training.conftest import dataset_json, plans
 
@@ -26,6 +28,28 @@ def configured(patch: list[int], spacing: list[float], name: str = "3d_fullres")
 def any_spacing(nnunet, monkeypatch):
     """The tiny cases pass for those of a plan with any spacing."""
     monkeypatch.setattr("dinomed3d.training.trainer.check_preprocessed", lambda *_: None)
+
+
+@pytest.mark.parametrize(("patch", "halo"), [((3, 64, 64), 0), ((1, 64, 64), 1), ((2, 64, 64), 0)])
+def test_patches_too_shallow_for_the_blur_are_refused(patch, halo):
+    with pytest.raises(UserError, match=f"at least 4 slices .* got {patch[0]} and {halo} at each"):
+        check_depth(patch, halo)
+
+
+@pytest.mark.parametrize(("patch", "halo"), [((4, 64, 64), 0), ((2, 64, 64), 1), ((64, 64), 0)])
+def test_other_patches_pass_through_nnunets_transforms(patch, halo):
+    check_depth(patch, halo)
+    if len(patch) == 3:
+        shape = (1, patch[0] + 2 * halo, 12, 12)
+        blur = GaussianBlurTransform((0.5, 1.0))
+        blur(image=torch.randn(shape), segmentation=torch.zeros(shape, dtype=torch.int16))
+
+
+def test_a_shallow_patch_is_refused_before_anything_is_written(any_spacing, monkeypatch):
+    monkeypatch.setenv("DINOMED3D_COMPONENTS", "detail")
+    with pytest.raises(UserError, match="at least 4 slices"):
+        configured([3, 20, 16], [5.0, 1.0, 1.0])
+    configured([4, 20, 16], [5.0, 1.0, 1.0])
 
 
 def test_flat_patches_of_isotropic_data_are_rotated_in_3d_as_cubes_are(any_spacing):

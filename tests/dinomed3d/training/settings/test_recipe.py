@@ -1,7 +1,7 @@
 """The recipe: schedule by hand, what the environment may change, and what it may not."""
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -19,6 +19,13 @@ def test_rates_rise_then_fall_as_half_a_cosine_in_each_stage():
     second = [recipe.rate_factor(1 + i // 10, i % 10) for i in range(20)]
     assert second[:5] == [0.2, 0.4, 0.6, 0.8, 1.0]
     assert second[12] == 0.5 and all(0 < rate <= 1 for rate in second)
+
+
+def test_a_stage_one_that_has_lasted_longer_than_asked_ends_where_it_is():
+    asked = Recipe(stage1_epochs=4, stage2_epochs=40)
+    assert asked.resumed_in(1, epoch=8) == replace(asked, stage1_epochs=8)
+    assert asked.resumed_in(1, epoch=4) == asked.resumed_in(1, epoch=3) == asked
+    assert asked.resumed_in(2, epoch=8) == asked
 
 
 def test_stage_one_samples_within_both_bounds():

@@ -13,9 +13,11 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from dinomed3d.lifting import WeightsError, build_encoder
 from dinomed3d.lifting.dino import OPEN_ENCODER
-from dinomed3d.networks import NetworkSpec
+from dinomed3d.networks import NetworkSpec, build_network
 from dinomed3d.networks.embedding import inflate_kernel
 from dinomed3d.training.settings.nnunet_plan import plan_spec, write_spec
+from dinomed3d.training.settings.recipe import Recipe
+from dinomed3d.training.start.network_start import load_start
 from dinomed3d.training.start.pretrained import read_pretrained_encoder
 from dinomed3d.training.trainer import DinoMed3DTrainer
 from tests.dinomed3d.training.conftest import SETTINGS, plans
@@ -65,6 +67,17 @@ def test_none_leaves_the_encoder_random(nnunet, monkeypatch, pretrained):
     t.initialize()
     same = same_encoder(t.network, pretrained[1])
     assert not same["patch_embed.proj.weight"] and not same["blocks.0.attn.proj.weight"]
+
+
+@pytest.mark.parametrize(("names", "own"), [("RGB", True), (("T1", "T2", "FLAIR"), False)])
+def test_only_channels_that_are_colours_keep_theirs(pretrained, names, own):
+    path, tensors = pretrained
+    size = json.loads(SETTINGS["ENCODER_OVERRIDES"])
+    spec = NetworkSpec(encoder="vit_small_patch16_dinov3", encoder_overrides=size, slices=1)
+    network = build_network(3, 2, **spec.to_arch_kwargs())
+    dataset = {"channel_names": {str(number): name for number, name in enumerate(names)}}
+    load_start(network, None, recipe=Recipe(weights=str(path)), dataset=dataset)
+    assert torch.equal(network.state_dict()[KERNEL], tensors["patch_embed.proj.weight"]) is own
 
 
 def test_where_the_hub_gives_nothing_the_encoder_without_a_licence_is_named(no_hub):
