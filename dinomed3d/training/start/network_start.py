@@ -10,6 +10,7 @@ from torch import nn
 
 from dinomed3d.lifting import WeightsError
 from dinomed3d.networks import DinoMed3D, load_pretrained_encoder
+from dinomed3d.networks.embedding import colours_of
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.training.settings.environment import recipe_from
 from dinomed3d.training.settings.recipe import Recipe
@@ -51,8 +52,12 @@ def load_start(
     pretrained = read_pretrained_encoder(network.spec, recipe.weights)
     if pretrained is None:
         return "WARNING: the encoder has RANDOM weights (DINOMED3D_WEIGHTS=none), for tests and demonstrations only"
-    load_pretrained_encoder(network, pretrained, channels=channel_names(dataset))
-    return f"encoder {network.spec.encoder}: weights from {recipe.weights}"
+    channels = channel_names(dataset)
+    load_pretrained_encoder(network, pretrained, channels=channels)
+    line = f"encoder {network.spec.encoder}: weights from {recipe.weights}"
+    if network.spec.slices == 1 and colours_of(channels) is not None:
+        line += f"; channels {', '.join(channels)} are read as its colours"
+    return line
 
 
 def stage_one_note(recipe: Recipe) -> str:

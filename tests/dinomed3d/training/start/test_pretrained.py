@@ -76,7 +76,8 @@ def test_only_channels_that_are_colours_keep_theirs(pretrained, names, own):
     spec = NetworkSpec(encoder="vit_small_patch16_dinov3", encoder_overrides=size, slices=1)
     network = build_network(3, 2, **spec.to_arch_kwargs())
     dataset = {"channel_names": {str(number): name for number, name in enumerate(names)}}
-    load_start(network, None, recipe=Recipe(weights=str(path)), dataset=dataset)
+    line = load_start(network, None, recipe=Recipe(weights=str(path)), dataset=dataset)
+    assert ("channels R, G, B are read as its colours" in line) is own
     assert torch.equal(network.state_dict()[KERNEL], tensors["patch_embed.proj.weight"]) is own
 
 
