@@ -97,6 +97,8 @@ class DinoMed3DTrainer(LoadingTrainer):
         recipe = recipe_from(planned.configuration.get(RECIPE, {}), os.environ)
         self.trained_model = None if resumes else model_of(recipe, optional=finished)
         self._determine_network(planned, dataset_json, recipe)
+        if not finished:
+            check_depth(planned.patch_size, halo_of(self.spec, planned.patch_size))
         data = Path(nnUNet_preprocessed, plans["dataset_name"], planned.data_identifier)
         check_preprocessed(data, plans, configuration)
         if not resumes and not finished:
@@ -138,7 +140,6 @@ class DinoMed3DTrainer(LoadingTrainer):
             recipe = replace(recipe, weights=model.encoder_weights)
         check_batch(planned.batch_size)
         self.spec.check_patch(planned.patch_size)
-        check_depth(planned.patch_size, halo_of(self.spec, planned.patch_size))
         self.recipe = recipe.for_network(self.spec)
 
     # ---- network, optimizer, loss ---------------------------------------------------------------
