@@ -12,6 +12,7 @@ from dinomed3d.runtime.errors import UserError
 from dinomed3d.training.data.augmentation import check_depth, spatial_augmentation
 from dinomed3d.training.trainer import DinoMed3DTrainer
 from tests.dinomed3d.training.conftest import dataset_json, plans
+from tests.dinomed3d.training.trainers import fold_folder
 
 TILT = math.pi / 6
 
@@ -50,6 +51,14 @@ def test_a_shallow_patch_is_refused_before_anything_is_written(any_spacing, monk
     with pytest.raises(UserError, match="at least 4 slices"):
         configured([3, 20, 16], [5.0, 1.0, 1.0])
     configured([4, 20, 16], [5.0, 1.0, 1.0])
+
+
+def test_a_finished_fold_may_be_validated_whatever_its_depth(any_spacing, nnunet, monkeypatch):
+    monkeypatch.setenv("DINOMED3D_COMPONENTS", "detail")
+    final = fold_folder(nnunet) / "checkpoint_final.pth"
+    final.parent.mkdir(parents=True)
+    final.write_bytes(b"of a training that has ended")
+    configured([3, 20, 16], [5.0, 1.0, 1.0])
 
 
 def test_flat_patches_of_isotropic_data_are_rotated_in_3d_as_cubes_are(any_spacing):
