@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from dinomed3d.evaluation.metrics import Scores, score
 from dinomed3d.inference.case import Case, Scan
+from dinomed3d.inference.cohort.outputs.result_files import case_of_extra, record_path
 from dinomed3d.inference.io.grid import Volume, corner_distance_mm
 from dinomed3d.inference.io.image import ENDINGS, read_case
 from dinomed3d.runtime.errors import UserError
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 SAME_GRID_VOXELS = 0.01
 """Share of the smallest voxel side by which two grids may differ and still count as one."""
-_BESIDE = re.compile(r"(.+?)\.(labels/[^/]+|slices|(slices\.)?(edited|earlier)\d+)")
-"""Names of files beside the mask of a case, whose own name comes first (docs/volumes.md)."""
 METRICS = ("dice", "hd95_mm", "surface_dice")
 
 
@@ -49,7 +47,7 @@ class Evaluation:
     evaluated: list[str] = field(default_factory=list)
     """Cases that were compared, also those in which neither mask has anything."""
     left_out: list[str] = field(default_factory=list)
-    """Files that our predictions write beside their masks: single labels, original slices, former corrections."""
+    """Other files of a prediction next to its masks: single labels, original slices, earlier versions of a mask."""
 
     def per_case(self) -> DataFrame:
         """All rows as a table; a label that a case has nowhere has NaN there."""
@@ -125,7 +123,7 @@ def evaluate(
     else:
         references, predictions = _masks(reference, "REFERENCE"), _masks(prediction, "PREDICTION")
     result = Evaluation(
-        left_out=_without_beside(references, reference) + _without_beside(predictions, prediction)
+        left_out=_take_out_extras(references, reference) + _take_out_extras(predictions, prediction)
     )
     for case in sorted(references.keys() | predictions.keys()):
         progress(case)
@@ -154,14 +152,14 @@ def _masks(folder: Path, name: str) -> dict[str, list[Path]]:
     return found
 
 
-def _without_beside(masks: dict[str, list[Path]], folder: Path) -> list[str]:
-    """Take out, and name, what lies beside masks of our predictions, which have a record each."""
-    beside = []
-    for case in list(masks):
-        found = _BESIDE.fullmatch(case)
-        if found is not None and (folder / f"{found[1]}.json").is_file():
-            beside += [str(path) for path in masks.pop(case)]
-    return beside
+def _take_out_extras(masks: dict[str, list[Path]], folder: Path) -> list[str]:
+    """Remove a prediction's other files from the masks, and return their names; its cases have records."""
+    extras = []
+    for name in list(masks):
+        case = case_of_extra(name)
+        if case is not None and record_path(folder, case).is_file():
+            extras += [str(path) for path in masks.pop(name)]
+    return extras
 
 
 def _only(files: list[Path] | None, folder: Path) -> Path:

@@ -97,7 +97,8 @@ def _print_tables(result: Evaluation, out: Path, tolerance_mm: float) -> None:
     if result.left_out:
         files = counted(len(result.left_out), "file")
         print(
-            f"left out: {files} beside masks of a prediction (labels, slices, former corrections)"
+            f"left out: {files} that a prediction writes next to its masks (single labels, original slices, earlier "
+            "versions of a mask)"
         )
     for case, reason in result.problems.items():
         print(one_line(f"not evaluated: {case}: {reason}"))

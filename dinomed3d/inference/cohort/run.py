@@ -20,6 +20,7 @@ from dinomed3d.inference.cohort.outputs.foreign_files import foreign_file, prote
 from dinomed3d.inference.cohort.outputs.nnunet_files import write_for_nnunet
 from dinomed3d.inference.cohort.outputs.record import read_record
 from dinomed3d.inference.cohort.outputs.remove_results import remove_leftovers, write_failure
+from dinomed3d.inference.cohort.outputs.result_files import EARLIER
 from dinomed3d.inference.cohort.outputs.resume import Worklist, compare_with_output
 from dinomed3d.inference.cohort.outputs.shards import take_shard
 from dinomed3d.inference.cohort.resolve_options import (
@@ -165,5 +166,5 @@ def _begin(
             work.blocked[rejected.id] = f"{rejected.reason}; its record is not written: {why}"
             continue
         record = failed_record(rejected, rejected.reason, model, spec)
-        write_failure(out, record, keep_mask_as="earlier")
+        write_failure(out, record, keep_mask_as=EARLIER)
     return run, work

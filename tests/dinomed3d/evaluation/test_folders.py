@@ -141,7 +141,7 @@ def test_one_bad_case_costs_only_itself(folders, capsys):
     assert isinstance(content["means"][0]["cases"], int) and content["means"][-1]["cases"] is None
 
 
-def test_what_lies_beside_masks_of_a_prediction_is_no_case(folders, capsys):
+def test_other_files_of_a_prediction_are_no_cases(folders, capsys):
     prediction = folders[1]
     beside = [
         "case0.labels/a",
@@ -158,7 +158,7 @@ def test_what_lies_beside_masks_of_a_prediction_is_no_case(folders, capsys):
     content = read_json(capsys.readouterr().out)
     assert sorted(content["left_out"]) == sorted(str(prediction / f"{n}.nii.gz") for n in beside)
     assert main(["evaluate", *map(str, folders)]) == 0
-    assert "left out: 5 files beside masks" in capsys.readouterr().out
+    assert "left out: 5 files that a prediction writes next to its masks" in capsys.readouterr().out
     (prediction / "case1.json").unlink()  # without a record it may be anybody's mask
     assert main(["evaluate", *map(str, folders)]) == 1
     assert "case1.earlier1: has no mask" in capsys.readouterr().out

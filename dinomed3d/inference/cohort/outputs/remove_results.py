@@ -11,6 +11,7 @@ from dinomed3d.inference.cohort.outputs.mask_digest import is_edited, sha256
 from dinomed3d.inference.cohort.outputs.output_errors import ends_run
 from dinomed3d.inference.cohort.outputs.record import read_record, write_record
 from dinomed3d.inference.cohort.outputs.result_files import (
+    EDITED,
     LABELS_FOLDER,
     OTHER_ENDINGS,
     SLICES_ENDING,
@@ -44,7 +45,7 @@ def remove_results(out: Path, case: str, *, keep_mask_as: str | None = None) -> 
         ours = record["status"] == "done" and mask == out / record["mask"]["file"]
         edited = record["status"] == "damaged" or (ours and is_edited(record, out))
         if edited or (ours and keep_mask_as is not None):
-            _keep_apart(mask, ending, "edited" if edited else str(keep_mask_as))
+            _keep_apart(mask, ending, EDITED if edited else str(keep_mask_as))
         elif ours or record["status"] == "begun":
             mask.unlink()
     # of older versions nobody knows whether it was drawn into: it is removed as it was then
@@ -67,7 +68,7 @@ def keep_edited_slices(record: Mapping[str, Any], out: Path) -> str | None:
     known = (record.get("slices") or {}).get("sha256")
     if not path.is_file() or sha256(path) == known:
         return None
-    return _keep_apart(path, ".nii.gz", "edited").relative_to(out).as_posix()
+    return _keep_apart(path, ".nii.gz", EDITED).relative_to(out).as_posix()
 
 
 def _keep_apart(path: Path, ending: str, word: str) -> Path:

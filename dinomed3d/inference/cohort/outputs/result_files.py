@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from dinomed3d.inference.io.image import MASK_ENDINGS
@@ -31,6 +32,10 @@ OTHER_ENDINGS = (
 LABELS_FOLDER = ".labels"
 """Ending of the folder of a case with a binary mask for each label."""
 
+EDITED, EARLIER = "edited", "earlier"
+"""Words, with a number, in the names of masks that were kept when another one took their place: corrected by hand,
+or of a run before."""
+
 COLOUR_TABLE = "labels.ctbl"
 """Names and colours of the labels, for 3D Slicer."""
 
@@ -39,6 +44,20 @@ SUMMARY = "run.json"
 
 REPORTS = (SUMMARY, "report.html", "report.csv", "statistics.json", TABLE_FILE, COLOUR_TABLE)
 """Files that a run writes in addition to those of its cases."""
+
+
+def case_of_extra(name: str) -> str | None:
+    """The case of a file that a run writes next to a mask: single labels, original slices, masks kept apart.
+
+    Args:
+        name: of the file, without its ending.
+
+    Returns:
+        None for other names.
+    """
+    extras = rf"{re.escape(LABELS_FOLDER)}/[^/]+|\.slices|(\.slices)?\.({EDITED}|{EARLIER})\d+"
+    found = re.fullmatch(rf"(.+?)({extras})", name)
+    return None if found is None else found[1]
 
 
 def record_path(out: Path, case: str) -> Path:
