@@ -34,7 +34,7 @@ class Explanation:
     slices: int
     """Slices in a step of stage I."""
     one: StepCost | None
-    """Cost of a step of stage I; None without an encoder."""
+    """Cost of a step of stage I; None where it is left out."""
     two: StepCost
     """Cost of a step of stage II."""
     prediction: float
@@ -50,7 +50,7 @@ class Explanation:
     def stages(self) -> Mapping[str, tuple[StepCost, int, int]]:
         """Cost of a step, voxels of its patches and number of epochs of each stage that there is, "I" and "II"."""
         stages = {}
-        if self.one is not None and self.recipe.stage1_epochs:
+        if self.one is not None:
             voxels = self.slices * math.prod(slice_patch(self.patch))
             stages["I"] = self.one, voxels, self.recipe.stage1_epochs
         voxels = self.batch * math.prod(self.patch)
@@ -58,7 +58,7 @@ class Explanation:
 
     @property
     def needs_gib(self) -> float:
-        """Memory of a GPU on which both stages fit, libraries included, GiB."""
+        """Memory of a GPU on which the stages that there are fit, libraries included, GiB."""
         peak = max(self.two.peak, 0.0 if self.one is None else self.one.peak)
         return Budget.for_bytes(peak)
 

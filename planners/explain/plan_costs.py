@@ -83,7 +83,7 @@ def explain_configuration(
         checkpointing=recipe.activation_checkpointing,
     )
     one, slices = None, 0
-    if "encoder" in spec.components:
+    if recipe.stage1_epochs:  # none without an encoder
         slices = recipe.slices_per_step(tokens_of(spec, patch))
         one = stage_one(
             spec,

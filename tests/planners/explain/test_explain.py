@@ -125,6 +125,20 @@ def test_settings_change_what_is_explained_as_they_change_the_training(
     assert "for 450 epochs of 250 steps" in text and "stage I (" not in text
 
 
+def test_a_stage_one_that_is_left_out_takes_no_memory(
+    planned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans, dataset = read(planned)
+    recipe = plans["configurations"]["3d_fullres"]["dinomed3d_recipe"]
+    for bound in ("stage1_slices", "stage1_tokens"):
+        recipe[bound] *= 20  # so many that stage I takes more than stage II
+    both = explain_configuration(plans, dataset, "3d_fullres")
+    monkeypatch.setenv("DINOMED3D_STAGE1_EPOCHS", "0")
+    alone = explain_configuration(plans, dataset, "3d_fullres")
+    assert alone.two.peak == both.two.peak and alone.needs_gib < both.needs_gib
+    assert "GiB in stage I," not in explanation_text(alone, SPEED, LOADERS)
+
+
 def test_a_stock_plan_is_explained_as_our_trainer_uses_it(planned: Path) -> None:
     from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import (
         ExperimentPlanner,
