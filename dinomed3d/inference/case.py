@@ -31,6 +31,12 @@ class Scan:
     reader: str = ""
     """nnU-Net's reader of PNG, BMP and TIFF files; of a TIFF stack a file with its spacing may follow in `files`."""
 
+    @property
+    def quoted(self) -> tuple[str, ...]:
+        """What messages may quote beside paths on disk: description and UID of a series, files in an archive."""
+        members = self.files if self.archive is not None else ()
+        return tuple(text for text in (self.series, self.uid, *members) if text)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
@@ -56,6 +62,8 @@ class RejectedInput:
     """Why it cannot be predicted."""
     files: tuple[str, ...] = ()
     """Paths of the input."""
+    quoted: tuple[str, ...] = ()
+    """What `reason` may quote beside these paths (`Scan.quoted`)."""
 
 
 @dataclass(frozen=True, kw_only=True)

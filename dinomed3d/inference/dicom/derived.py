@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,8 +11,13 @@ from typing import Any
 
 from dinomed3d.inference.case import CaseError, Scan
 from dinomed3d.inference.dicom.quiet import quiet_libraries
-from dinomed3d.inference.dicom.references import series_path
+from dinomed3d.inference.dicom.references import series_path, valid_date, valid_time
 from dinomed3d.runtime.errors import UserError
+
+_PLAIN_SETS = frozenset(
+    f"ISO_IR {n}" for n in (100, 101, 109, 110, 126, 127, 138, 144, 148, 166, 192, 203)
+)
+"""Defined terms of single-byte character sets without code extensions, and Unicode (part 3, C.12.1.1.2)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +58,15 @@ def made_at(header: Any, made_by: MadeBy) -> tuple[str, str]:
     """
     if made_by.corrected is not None:
         return f"{made_by.corrected:%Y%m%d}", f"{made_by.corrected:%H%M%S}"
-    return _first_of(header, "Date") or "19000101", _first_of(header, "Time") or "000000"
+    day = _first_of(header, "Date", valid_date) or "19000101"
+    return day, _first_of(header, "Time", valid_time) or "000000"
 
 
-def _first_of(header: Any, kind: str) -> str:
+def _first_of(header: Any, kind: str, valid: Callable[[str], str]) -> str:
+    """The first value that DICOM allows."""
     moments = ("Content", "Acquisition", "Series", "Study")
-    return next((str(v) for m in moments if (v := header.get(f"{m}{kind}"))), "")
+    stated = (valid(str(header.get(f"{moment}{kind}") or "")) for moment in moments)
+    return next(filter(None, stated), "")
 
 
 def series_number(header: Any, start: int) -> int:
@@ -66,9 +74,17 @@ def series_number(header: Any, start: int) -> int:
     return start + max(0, int(header.get("SeriesNumber") or 0)) % 1_000_000
 
 
-def character_set(header: Any, *texts: str) -> Any:
-    """The character set of the source, or Unicode where a text of ours needs it."""
-    return header.get("SpecificCharacterSet") if "".join(texts).isascii() else "ISO_IR 192"
+def character_set(header: Any, *texts: str) -> str | None:
+    """The character set of the source where it is a plain one, or Unicode, which holds every text.
+
+    Args:
+        header: of the source; what is taken from it is decoded, and encoded again.
+        texts: ours.
+    """
+    stated = header.get("SpecificCharacterSet")
+    if "".join(texts).isascii() and (not stated or str(stated) in _PLAIN_SETS):
+        return str(stated) if stated else None
+    return "ISO_IR 192"
 
 
 @contextmanager

@@ -20,7 +20,11 @@ from dinomed3d.inference.dicom.derived import (
     series_number,
 )
 from dinomed3d.inference.dicom.quiet import quiet_libraries
-from dinomed3d.inference.dicom.references import read_references
+from dinomed3d.inference.dicom.references import (
+    pixel_measures,
+    read_references,
+    slice_positions,
+)
 from dinomed3d.inference.dicom.segments import (
     LEFT_OUT,
     belonging,
@@ -145,7 +149,6 @@ def _build(
         software_versions=version,
         device_serial_number=version,
         omit_empty_frames=bool(mask.any()),
-        pixel_measures=_pixel_measures(headers),
         series_description="Segmentation (dinomed3d)",
         content_label="SEGMENTATION",
         content_description=made_by.description,
@@ -161,25 +164,6 @@ def _build(
     for item in (*content.DimensionOrganizationSequence, *content.DimensionIndexSequence):
         item.DimensionOrganizationUID = derived_uid(content.SOPInstanceUID, "dimensions")
     return content
-
-
-def _slice_positions(headers: Sequence[Any]) -> NDArray[np.float64]:
-    """(Z, 3) of the slices' first voxels, mm, LPS."""
-    return np.array([header.ImagePositionPatient for header in headers], dtype=float)
-
-
-def _pixel_measures(headers: Sequence[Any]) -> Any:
-    """Spacing of rows and columns as stated, of slices from their positions where it is one."""
-    import highdicom
-
-    gaps = np.linalg.norm(np.diff(_slice_positions(headers), axis=0), axis=1)
-    gap = float(gaps.mean()) if len(gaps) else None
-    steady = None if gap is None or float(np.ptp(gaps)) > 0.1 * gap else round(gap, 6)
-    return highdicom.PixelMeasuresSequence(
-        pixel_spacing=headers[0].PixelSpacing,
-        slice_thickness=headers[0].get("SliceThickness") or gap,
-        spacing_between_slices=steady,
-    )
 
 
 def _pixels(mask: NDArray[Any], segments: Mapping[str, tuple[int, ...]]) -> NDArray[Any]:
@@ -205,7 +189,7 @@ def _difference(
     """Compare the file with the mask voxel by voxel; None if they are the same.
 
     Reads without the library that wrote it, one frame at a time: each frame's segment, source slice
-    and position, and that no frame is missing.
+    and position, that no frame is missing, and the measures of voxels.
     """
     from pydicom import dcmread
 
@@ -217,10 +201,12 @@ def _difference(
         (str(header.SOPInstanceUID), getattr(header, "frame", 0)): z
         for z, header in enumerate(headers)
     }
-    positions = _slice_positions(headers)
+    positions = slice_positions(headers)
     tables = belonging(segments, mask.dtype)
     seen: set[tuple[int, int]] = set()
     shared = content.SharedFunctionalGroupsSequence[0]  # holds the number of a single segment
+    if difference := _measured_otherwise(shared, headers):
+        return difference
     groups = content.PerFrameFunctionalGroupsSequence
     for group, frame in zip(groups, _frames(content), strict=True):
         numbered = group if "SegmentIdentificationSequence" in group else shared
@@ -239,6 +225,16 @@ def _difference(
         for number, table in enumerate(tables, start=1):
             if (number, z) not in seen and table[values].any():
                 return f"segment {found[number - 1]!r} lacks slice {z}"
+    return None
+
+
+def _measured_otherwise(shared: Any, headers: Sequence[Any]) -> str | None:
+    """Compare spacing and thickness that the file states with those of the series."""
+    found = shared.PixelMeasuresSequence[0]
+    for element in pixel_measures(headers):
+        stated = found.get(element.keyword)
+        if stated is None or not np.allclose(stated, element.value, rtol=1e-4, atol=0):
+            return f"{element.keyword} {stated} instead of {element.value}"
     return None
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from dinomed3d.inference.case import CaseError, Scan
 from dinomed3d.inference.dicom.volume import files_on_disk, series_grid
@@ -15,12 +20,15 @@ _REQUIRED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanc
     *("PixelSpacing", "Rows", "Columns"),
 )
 """Attributes that every slice must have: without them nothing can be referred to or placed."""
+_SAME = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
+"""What all slices must share: an object refers to one study and series, and lies in one frame of reference."""
 _OF_FRAMES = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 _READ = [*_REQUIRED, "SliceThickness", "SpecificCharacterSet"]
 _MAY_BE_EMPTY = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex") + (
     *("AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),
 )
 """DICOM's type 2: the attribute must be there, its value may be unknown."""
+_DATES, _TIMES = ("PatientBirthDate", "StudyDate"), ("StudyTime",)
 
 
 def series_path(scan: Scan) -> str:
@@ -32,8 +40,9 @@ def read_references(scan: Scan, shape: tuple[int, ...]) -> list[Any]:
     """The slices' headers without pixels, in the order of the files; the first one in full.
 
     Of a multi-frame object each frame is a header with the attributes `multi_frame`, the whole object, and
-    `frame`, its number. What highdicom needs is adapted in memory: type 2 attributes that are absent become
-    unknown, and all slices get the first one's orientation, from which they differ by rounding only.
+    `frame`, its number. What highdicom takes from its source is adapted in memory: type 2 attributes that are absent
+    or have values that DICOM does not allow become unknown; all slices get the first one's orientation, from which they
+    differ by rounding only; and the first one, or the whole object, has the measures that follow from positions.
 
     Args:
         scan: The series.
@@ -59,10 +68,62 @@ def read_references(scan: Scan, shape: tuple[int, ...]) -> list[Any]:
     first = headers[0]
     if len({str(header.SOPInstanceUID) for header in headers}) < len(headers):
         raise CaseError(f"{series_path(scan)}: two slices have the same SOPInstanceUID")
+    for tag in _SAME:
+        if len({str(header[tag].value) for header in headers}) > 1:
+            raise CaseError(
+                f"{series_path(scan)}: a DICOM segmentation or structure set refers to one series, and its slices "
+                f"have different {tag}s (changed by anonymisation?)"
+            )
     for header in headers:
         header.ImageOrientationPatient = first.ImageOrientationPatient
     _complete(first)
+    measures = pixel_measures(headers)
+    for tag in ("SliceThickness", "SpacingBetweenSlices"):
+        first.pop(tag, None)
+        if tag in measures:
+            first[tag] = measures[tag]
     return headers
+
+
+def slice_positions(headers: Sequence[Any]) -> NDArray[np.float64]:
+    """(Z, 3) of the slices' first voxels, mm, LPS."""
+    return np.array([header.ImagePositionPatient for header in headers], dtype=float)
+
+
+def pixel_measures(headers: Sequence[Any]) -> Any:
+    """Pixel measures: spacing of rows and columns as stated, of slices from their positions where it is one.
+
+    What headers say of the distance of slices need not be it: some hold the gap between them, and others are of a
+    series of which every second slice was exported.
+    """
+    from pydicom import Dataset
+
+    gaps = np.linalg.norm(np.diff(slice_positions(headers), axis=0), axis=1)
+    gap = round(float(gaps.mean()), 6) if len(gaps) else None
+    measures = Dataset()
+    measures.PixelSpacing = headers[0].PixelSpacing
+    if thickness := headers[0].get("SliceThickness") or gap:
+        measures.SliceThickness = thickness
+    if gap is not None and float(np.ptp(gaps)) <= 0.1 * gap:  # not of two increments
+        measures.SpacingBetweenSlices = gap
+    return measures
+
+
+def valid_date(text: str) -> str:
+    """DICOM's YYYYMMDD of a date, also of the former YYYY.MM.DD; empty for what is no date."""
+    found = re.fullmatch(r"(\d{4})(\.?)(\d\d)\2(\d\d)", text.strip())
+    try:
+        return "" if found is None else f"{date(*map(int, found.group(1, 3, 4))):%Y%m%d}"
+    except ValueError:
+        return ""
+
+
+def valid_time(text: str) -> str:
+    """DICOM's HHMMSS.FFFFFF of a time or its beginning, also of the former HH:MM:SS; empty for what is no time."""
+    found = re.fullmatch(
+        r"([01]\d|2[0-3])(:?)(?:([0-5]\d)(?:\2([0-5]\d|60)(\.\d{1,6})?)?)?", text.strip()
+    )
+    return "" if found is None else "".join(part or "" for part in found.group(1, 3, 4, 5))
 
 
 def _read(path: Path, tags: list[str] | None) -> Any:
@@ -84,10 +145,13 @@ def _require(header: Any, tags: Sequence[str], path: Path) -> None:
 
 
 def _complete(first: Any) -> None:
-    """Type 2 attributes that are absent become unknown."""
+    """Type 2 attributes that are absent, or have a value that DICOM does not allow, become unknown."""
     for tag in _MAY_BE_EMPTY:
         if tag not in first:
             setattr(first, tag, "")
+    for tags, valid in ((_DATES, valid_date), (_TIMES, valid_time)):
+        for tag in tags:
+            setattr(first, tag, valid(str(first[tag].value or "")))
     if first.PatientSex not in ("", None, "M", "F", "O"):
         first.PatientSex = ""  # not a value that DICOM defines: unknown
 
@@ -115,4 +179,17 @@ def _frames(scan: Scan) -> list[Any]:
                 header[element.tag] = element
             header.multi_frame, header.frame = whole, number
             headers.append(header)
+    _share_groups(whole, headers)
     return headers
+
+
+def _share_groups(whole: Any, headers: Sequence[Any]) -> None:
+    """Orientation and measures, which all frames have, where highdicom looks for them: in the shared groups."""
+    from pydicom import Dataset
+
+    if not whole.get("SharedFunctionalGroupsSequence"):
+        whole.SharedFunctionalGroupsSequence = [Dataset()]
+    shared, orientation = whole.SharedFunctionalGroupsSequence[0], Dataset()
+    orientation.ImageOrientationPatient = headers[0].ImageOrientationPatient
+    shared.PlaneOrientationSequence = [orientation]
+    shared.PixelMeasuresSequence = [pixel_measures(headers)]

@@ -26,10 +26,11 @@ def foreground_labels(labels: Mapping[str, int | Sequence[int]]) -> dict[str, tu
         values = (value,) if isinstance(value, int) else tuple(int(v) for v in value)
         if set(values) == {0} or name == "ignore":
             continue
-        if not name.strip() or len(name) > 64 or "\\" in name or not name.isprintable():
+        blank = not name or name != name.strip()
+        if blank or len(name) > 64 or "\\" in name or not name.isprintable():
             raise UserError(
                 f"label {name!r}: its name in DICOM must have 1 to 64 printable characters, "
-                "none of them a backslash; rename it in the model's dataset.json"
+                "no backslash, and no blank at its beginning or end; rename it in the model's dataset.json"
             )
         kept[name] = values
     return kept

@@ -92,7 +92,9 @@ class Grouping:
     def reject(self, parts: Sequence[str], reason: str, scans: Sequence[FoundScan]) -> None:
         """One entry for all these scans."""
         files = tuple(dict.fromkeys(file for scan in scans for file in scan.files))
-        self.rejected.append(RejectedInput(id=case_id(parts), reason=reason, files=files))
+        quoted = tuple(text for scan in scans for text in scan.scan.quoted)
+        rejected = RejectedInput(id=case_id(parts), reason=reason, files=files, quoted=quoted)
+        self.rejected.append(rejected)
 
 
 def number_suffix(channel: int) -> str:

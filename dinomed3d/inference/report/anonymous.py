@@ -182,12 +182,15 @@ _PATHS_OF_SPEC = ("source", "out", "model", "localizer", "postprocessing", "patt
 
 
 def _names_of(one: Case | RejectedInput, root: Path) -> tuple[str, ...]:
-    """Texts that name a case: its id, its files and folders, its DICOM series."""
+    """Texts that name a case: its id, its files and folders, its DICOM series, files in its archive."""
     names = {one.id, *one.id.split("/")}
-    files = list(one.files) if isinstance(one, RejectedInput) else []
+    files = [] if isinstance(one, Case) else list(one.files)
+    quoted = [] if isinstance(one, Case) else list(one.quoted)
     for scan in one.scans if isinstance(one, Case) else ():
         files += [*scan.files, *([scan.archive] if scan.archive is not None else [])]
-        names |= {scan.series, scan.uid, *scan.series.split(", ")}
+        quoted += scan.quoted
+    for text in quoted:
+        names |= {text, *text.split(", "), *text.split("/")}
     for file in files:
         names.add(file)
         path = Path(file)

@@ -21,9 +21,10 @@ from dinomed3d.inference.dicom.derived import MadeBy
 from dinomed3d.inference.dicom.dicom_seg import write_segmentation
 from dinomed3d.inference.dicom.segments import describe_segment, foreground_labels
 from dinomed3d.inference.dicom.series import find_series
+from dinomed3d.inference.dicom.structure_set import write_structure_set
 from dinomed3d.inference.dicom.volume import series_scan
 from dinomed3d.runtime.errors import UserError
-from tests.dinomed3d.inference.dicom.dicom_series import write_series
+from tests.dinomed3d.inference.dicom.dicom_series import Change, write_series
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -65,15 +66,18 @@ def slices(tmp_path: Path) -> tuple[str, ...]:
     return oblique_series(tmp_path / "series")
 
 
-def oblique_series(folder: Path, **elements: Any) -> tuple[str, ...]:
+def oblique_series(
+    folder: Path, *, change: Change = lambda header, z: None, **elements: Any
+) -> tuple[str, ...]:
     """6 slices of 7 x 9 voxels, 2.5 mm apart; a list holds the element of each slice."""
 
-    def change(header: Any, z: int) -> None:
+    def describe(header: Any, z: int) -> None:
         header.SOPInstanceUID = f"1.2.3.4.{z + 1}"
         header.FrameOfReferenceUID = "1.2.3.5"
         header.PatientName, header.ContentDate = "Test^Case", "20200101"
         for tag, value in elements.items():
             setattr(header, tag, value[z] if isinstance(value, list) else value)
+        change(header, z)
 
     write_series(
         folder,
@@ -84,7 +88,7 @@ def oblique_series(folder: Path, **elements: Any) -> tuple[str, ...]:
         origin=(10, -20, 30),
         uid="1.2.3.4",
         name=lambda z: f"{z}.dcm",
-        change=change,
+        change=describe,
     )
     return tuple(str(folder / f"{z}.dcm") for z in range(6))
 
@@ -221,10 +225,89 @@ def test_names_beyond_ascii_and_odd_headers(tmp_path: Path) -> None:
     changes = {"SpecificCharacterSet": "ISO_IR 100", "PatientName": "Müller^Zoë"}
     files = oblique_series(tmp_path / "odd", **changes, PatientSex="X", SeriesNumber=12)
     mask = np.full((6, 7, 9), 1, dtype=np.uint8)
-    content = pydicom.dcmread(write(tmp_path, mask, files, labels={"Zähne": 1}))
-    assert content.SegmentSequence[0].SegmentLabel == "Zähne"
+    content = pydicom.dcmread(write(tmp_path, mask, files, labels={"Zähne 歯": 1}))
+    assert content.SegmentSequence[0].SegmentLabel == "Zähne 歯"
     assert content.PatientName == "Müller^Zoë" and content.PatientSex == ""
     assert content.SeriesNumber == 1012
+
+
+@pytest.mark.parametrize("between", [None, "0.5", "3.0"])
+@pytest.mark.parametrize("thickness", ["4.0", "0", None, ""])
+def test_the_distance_of_slices_is_that_of_their_positions(
+    tmp_path: Path, between: str | None, thickness: str | None
+) -> None:
+    """Headers may hold the gap between slices, or be of a series of which some slices were left out."""
+
+    def stated(header: Any, z: int) -> None:
+        for tag, value in (("SpacingBetweenSlices", between), ("SliceThickness", thickness)):
+            header.pop(tag, None)
+            if value is not None:
+                setattr(header, tag, value)
+
+    files = oblique_series(tmp_path / "odd", change=stated)
+    mask = np.zeros((6, 7, 9), dtype=np.uint8)
+    mask[1, 2, 3] = mask[4, 5, 6] = 1
+    path = write(tmp_path, mask, files)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        volume = highdicom.seg.segread(path).get_volume(combine_segments=True)
+    assert volume.spacing == (2.5, 0.75, 0.5)
+    placed = np.argwhere(volume.array == 1) @ volume.affine[:3, :3].T + volume.affine[:3, 3]
+    down, right, up = (
+        np.array([0, 0, -0.75]),
+        np.array([0.4, 0.3, 0]),
+        np.cross([0.8, 0.6, 0], [0, 0, -1]),
+    )
+    for z, y, x in ((1, 2, 3), (4, 5, 6)):
+        place = np.array([10, -20, 30]) + 2.5 * z * up + y * down + x * right
+        assert np.abs(placed - place).max(axis=1).min() < 1e-4
+    measures = pydicom.dcmread(path).SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert measures.SliceThickness == (4 if thickness == "4.0" else 2.5)
+
+
+@pytest.mark.parametrize(
+    ("stated", "name"),
+    [
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+        (["", "ISO 2022 IR 149"], "Hong^Gildong=洪^吉洞=홍^길동"),
+        ("GB18030", "Wang^XiaoDong=王^小东"),
+        ("ISO 2022 IR 100", "Müller^Zoë"),
+        ("utf-8", "Müller^Zoë"),
+        ("ISO_IR 6", "Miller^Zoe"),
+        ("ISO_IR 144", "Люкceмбypг"),
+    ],
+)
+def test_names_in_any_character_set_are_kept(tmp_path: Path, stated: Any, name: str) -> None:
+    def change(header: Any, z: int) -> None:
+        header.SpecificCharacterSet, header.PatientName = stated, name
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's, of sloppy terms
+        files = oblique_series(tmp_path / "odd", change=change)
+    mask = np.full((6, 7, 9), 1, dtype=np.uint8)
+    content = pydicom.dcmread(write(tmp_path, mask, files))
+    assert content.PatientName == name
+    path = tmp_path / "01.rtstruct.dcm"
+    write_structure_set(mask, scan_of(files), path, labels=LABELS, **MADE_BY)
+    assert pydicom.dcmread(path).PatientName == name
+    kept = "ISO_IR 144" if stated == "ISO_IR 144" else "ISO_IR 192"
+    assert content.SpecificCharacterSet == pydicom.dcmread(path).SpecificCharacterSet == kept
+
+
+def test_dates_that_are_none_become_unknown(tmp_path: Path) -> None:
+    odd = {"PatientBirthDate": "19530000", "StudyDate": "0", "StudyTime": "10:20:30"}
+    odd |= {"ContentDate": "20200000", "AcquisitionDate": "2020.02.29", "ContentTime": "25"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's, of these values
+        files = oblique_series(tmp_path / "odd", **odd)
+        mask = np.full((6, 7, 9), 1, dtype=np.uint8)
+        content = pydicom.dcmread(write(tmp_path, mask, files))
+        path = tmp_path / "01.rtstruct.dcm"
+        write_structure_set(mask, scan_of(files), path, labels=LABELS, **MADE_BY)
+    structures = pydicom.dcmread(path)
+    for made in (content, structures):
+        assert (made.PatientBirthDate, made.StudyDate, made.StudyTime) == ("", "", "102030")
+    assert (content.ContentDate, content.ContentTime) == ("20200229", "102030")
 
 
 def test_directions_that_differ_by_rounding_are_one(tmp_path: Path) -> None:
@@ -259,8 +342,9 @@ def test_a_series_in_a_zip(
         ({"FrameOfReferenceUID": ""}, "no FrameOfReferenceUID"),
         ({"NumberOfFrames": 4}, "holds 4 frames"),
         ({"Columns": 8}, r"the mask is \(6, 7, 9\), the series .* \(6, 7, 8\)"),
-        ({"SeriesInstanceUID": [f"1.{z + 1}" for z in range(6)]}, "part of the same series"),
-        ({"StudyDate": "long ago"}, "no DICOM segmentation can be made .*; the mask itself"),
+        ({"SeriesInstanceUID": [f"1.{z + 1}" for z in range(6)]}, "different SeriesInstanceUIDs"),
+        ({"FrameOfReferenceUID": [f"1.2.{z}" for z in range(6)]}, "different FrameOfReferenceUIDs"),
+        ({"StudyInstanceUID": ["1.2"] * 5 + ["1.3"]}, "different StudyInstanceUIDs"),
     ],
 )
 def test_series_that_cannot_be_referred_to(
@@ -275,6 +359,18 @@ def test_series_that_cannot_be_referred_to(
     assert [p.name for p in tmp_path.iterdir()] == ["bad"]
 
 
+def test_what_the_library_cannot_make_costs_the_segmentation_alone(
+    tmp_path: Path, slices: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ValueError("month must\nbe in 1..12")
+
+    monkeypatch.setattr(highdicom.seg, "Segmentation", refuse)
+    with pytest.raises(CaseError, match="must be in 1..12; the mask itself is not affected"):
+        write(tmp_path, np.ones((6, 7, 9), dtype=np.uint8), slices)
+    assert [p.name for p in tmp_path.iterdir()] == ["series"]
+
+
 def test_files_that_are_lost_or_out_of_order(tmp_path: Path, slices: tuple[str, ...]) -> None:
     mask = np.ones((6, 7, 9), dtype=np.uint8)
     with pytest.raises(CaseError, match="have changed"):
@@ -284,11 +380,11 @@ def test_files_that_are_lost_or_out_of_order(tmp_path: Path, slices: tuple[str, 
         write(tmp_path, mask, slices)
 
 
-@pytest.mark.parametrize("damage", ["bit", "position", "frame"])
+@pytest.mark.parametrize("damage", ["bit", "position", "frame", "distance"])
 def test_what_reads_back_otherwise_is_not_kept(
     tmp_path: Path, slices: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
-    """The comparison is put to the test: a writer that errs in one bit, place or frame."""
+    """The comparison is put to the test: a writer that errs in one bit, place, frame or measure."""
     save = pydicom.Dataset.save_as
 
     def save_damaged(content: Any, path: Path, **more: Any) -> None:
@@ -298,6 +394,9 @@ def test_what_reads_back_otherwise_is_not_kept(
         elif damage == "position":
             places = [group.PlanePositionSequence for group in groups]
             groups[0].PlanePositionSequence, groups[1].PlanePositionSequence = places[1], places[0]
+        elif damage == "distance":
+            group = content.SharedFunctionalGroupsSequence[0]
+            group.PixelMeasuresSequence[0].SpacingBetweenSlices = 0.5
         else:
             content.PerFrameFunctionalGroupsSequence = list(groups)[:-1]
             content.NumberOfFrames = len(groups) - 1
@@ -307,7 +406,7 @@ def test_what_reads_back_otherwise_is_not_kept(
     monkeypatch.setattr(highdicom.seg.Segmentation, "save_as", save_damaged)
     mask = np.zeros((6, 7, 9), dtype=np.uint8)
     mask[1:5, 2, 3] = 1
-    with pytest.raises(CaseError, match="differs when read back: (segment 'Liver'|slice 4 lies)"):
+    with pytest.raises(CaseError, match="read back: (segment 'Liver'|slice 4 lies|Spacing)"):
         write(tmp_path, mask, slices)
     assert [p.name for p in tmp_path.iterdir()] == ["series"]
 
@@ -350,6 +449,6 @@ def test_segments_have_a_generic_code_and_the_name_of_the_label() -> None:
 
 def test_names_that_dicom_cannot_hold() -> None:
     assert foreground_labels({"background": 0, "a": 1, "b": [1, 2]}) == {"a": (1,), "b": (1, 2)}
-    for name in ("x" * 65, "a\\b", "a\nb", " "):
+    for name in ("x" * 65, "a\\b", "a\nb", " ", "", "Liver ", " Liver"):
         with pytest.raises(UserError, match="rename it"):
             foreground_labels({name: 1})

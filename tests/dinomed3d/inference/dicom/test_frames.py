@@ -157,6 +157,38 @@ def test_a_segmentation_refers_to_the_frames(tmp_path):
         write_segmentation(mask[:2], scan, made, labels={"a": 1, "b": 2}, made_by=made_by)
 
 
+@pytest.mark.parametrize("shared", ["position", "all", "nothing"])
+def test_a_segmentation_of_frames_with_their_own_geometry(shared, tmp_path):
+    """Some scanners repeat orientation and measures in each frame; others state a wrong distance for all."""
+    own = {
+        "PlaneOrientationSequence": item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0]),
+        "PixelMeasuresSequence": item(PixelSpacing=[0.5, 0.75], SpacingBetweenSlices=0.2),
+    }
+
+    def change(made):
+        made.StudyInstanceUID, made.PatientID = "1.9", "p"
+        if shared == "nothing":
+            del made.SharedFunctionalGroupsSequence
+        elif shared == "position":
+            del made.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence
+            del made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+
+    frames = [at(z, **({} if shared == "all" else own)) for z in (4, 0, 2)]
+    write_frames(tmp_path / "scan" / "a.dcm", frames, change=change, **own)
+    mask = np.zeros((3, 16, 18), np.uint8)
+    mask[0, 2:5, 3] = mask[2, 1, 1] = 1
+    made, made_by = tmp_path / "a.seg.dcm", MadeBy(algorithm="x", version="1")
+    write_segmentation(
+        mask, only(tmp_path / "scan").scans[0], made, labels={"a": 1}, made_by=made_by
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        volume = highdicom.seg.segread(made).get_volume(combine_segments=True)
+    assert volume.spacing == (2, 0.5, 0.75) and np.count_nonzero(volume.array) == 4
+    places = np.argwhere(volume.array) @ volume.affine[:3, :3].T + volume.affine[:3, 3]
+    assert sorted(places[:, 2]) == [0, 0, 0, 4]
+
+
 def test_each_frame_has_its_own_slope(tmp_path):
     groups = [
         at(z, PixelValueTransformationSequence=item(RescaleSlope=s, RescaleIntercept=1, RescaleType="US"))

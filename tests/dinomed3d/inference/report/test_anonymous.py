@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import re
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from dinomed3d.cli.main import main
 from dinomed3d.inference.case import Case, CaseList, Scan
 from dinomed3d.inference.cohort.run import anonymizer
 from dinomed3d.inference.cohort.spec import PredictSpec
+from dinomed3d.inference.discovery.case_ids import reject_clashes
 from tests.dinomed3d.inference.cohort.runs import write_scan
+from tests.dinomed3d.inference.dicom.dicom_series import write_series
 from tests.dinomed3d.inference.models.write_model import write_model
 
 NAMES = (
@@ -191,6 +194,44 @@ def test_a_run_says_no_name_and_is_found_again(tmp_path, capsys):
     assert main(words(tmp_path, model)) == 3
     assert "2 done earlier" in capsys.readouterr().err
     assert names_in((out / "report.html").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_a_rejected_series_is_called_is_hidden_too(tmp_path, capsys, packed):
+    """Why a series is refused begins with its description, and names its slices."""
+    folder = tmp_path / "in" / "a" if not packed else tmp_path / "loose"
+    uneven = [0, 2, 4, 8, 10, 12]
+
+    def change(header, z):
+        header.ImagePositionPatient = [0, 0, uneven[z]]
+
+    name = (lambda z: f"Li-Na {z}") if packed else (lambda z: f"{z}")
+    write_series(folder, slices=6, description="Meier Eva Kontrolle", change=change, name=name)
+    if packed:
+        (tmp_path / "in").mkdir()
+        with zipfile.ZipFile(tmp_path / "in" / "a.zip", "w") as archive:
+            for path in folder.iterdir():
+                archive.write(path, f"Hans/{path.name}")
+    model, out = write_model(tmp_path), tmp_path / "out"
+    assert main(words(tmp_path, model, "--anonymous")) == 1
+    printed = capsys.readouterr()
+    reports = [(out / n).read_text("utf-8") for n in ("report.html", "report.csv", "run.json")]
+    for text in (printed.err, printed.out, *reports):
+        assert not names_in(text.replace(str(tmp_path), "")), text
+    assert "gap" in reports[1]  # why it was refused
+    assert main(words(tmp_path, model)) == 3
+    assert names_in(capsys.readouterr().out)
+
+
+def test_two_series_of_one_name_are_hidden_too(tmp_path):
+    """Cases that clash are refused for the names of both."""
+    files = ("/srv/in/a/1", "/srv/in/a/2")
+    series = Scan(files=files, ending=".dcm", series="series 4711, Schädel, 2 files", uid="1.2.3")
+    cases = [Case(id=name, scans=(series,)) for name in ("a", "A")]
+    _, (refused,) = reject_clashes(cases, [])
+    spec = PredictSpec(source="/srv/in", out=str(tmp_path), model="m")
+    known = anonymizer(spec, CaseList(cases=(), rejected=(refused,)))
+    assert not names_in(known.text("series 4711, Schädel, 2 files: no grid", refused.id))
 
 
 def test_another_key_gives_other_pseudonyms_and_one_needs_it(tmp_path):
