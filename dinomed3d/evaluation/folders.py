@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SAME_GRID_VOXELS = 0.01
 """Share of the smallest voxel side by which two grids may differ and still count as one."""
 METRICS = ("dice", "hd95_mm", "surface_dice")
+NUMBERS = (*METRICS, "reference_ml", "prediction_ml")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +54,9 @@ class Evaluation:
         """All rows as a table; a label that a case has nowhere has NaN there."""
         from pandas import DataFrame
 
-        columns = ["case", "label", *METRICS, "reference_ml", "prediction_ml"]
-        return DataFrame(self.rows, columns=columns)
+        # names as Python has them: pandas' own texts cannot hold a file's name that is not UTF-8
+        table = DataFrame(self.rows, columns=["case", "label", *NUMBERS], dtype=object)
+        return table.astype(dict.fromkeys(NUMBERS, float))
 
     def per_label(self) -> DataFrame:
         """Means over the cases that count for a label, how many these are, and last the mean over labels."""

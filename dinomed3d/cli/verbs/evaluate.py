@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     out = arguments.out or folder / "evaluation.csv"
     if result.rows:  # an empty one would take the place of the last that is of use
         csv = result.per_case().to_csv(index=False, lineterminator="\n")
-        atomic_write(out, csv.encode())
+        atomic_write(out, csv.encode("utf-8", "backslashreplace"))
     if arguments.json:
         print_json("dinomed3d-evaluate-1", _content(result, out, arguments.tolerance))
     else:

@@ -59,7 +59,7 @@ def describe(
         },
         "orientation": None if plan.reoriented_by is None else "RAS",
         "transpose": list(plan.transpose),
-        "crop": "the box around all voxels that are not 0 in every channel",
+        "crop": "the box around all voxels that are not 0 in at least one channel",
         "channels": [
             {"name": name, **_normalisation(channel)}
             for name, channel in zip(model.channels, plan.channels, strict=True)

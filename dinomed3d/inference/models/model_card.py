@@ -137,7 +137,8 @@ def _scores(model: Model) -> str:
     folds = f"{'fold' if len(scores['folds']) == 1 else 'folds'} {', '.join(scores['folds'])}"
     said = (
         f"Mean Dice over {counted(scores['cases'], 'case')} of nnU-Net's cross-validation ({folds}), which each "
-        "network had not seen in training. Data from elsewhere may give other scores: test it on your own."
+        "network had not seen in training. A label that is in neither mask of a case does not count there, so its "
+        "mean may be one of fewer cases. Data from elsewhere may give other scores: test it on your own."
     )
     rows = [(name, f"{dice:.3f}") for name, dice in scores["dice"].items()]
     return f"{said}\n\n{table(('label', 'Dice'), rows)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from dinomed3d.inference.models.model_files import LARGEST_TEXT, ModelFiles
@@ -25,13 +26,13 @@ def validation_scores(
         labels: name -> value, or values of a region.
 
     Returns:
-        `folds`, `cases` and `dice` (name -> mean); None where no fold was validated.
+        `folds`, number of `cases`, and `dice` (name -> mean over those of them that have the label in the reference
+        or the prediction); None where no fold was validated, or no case has a label.
 
     Raises:
         UserError: a summary that is not one of nnU-Net.
     """
-    sums: dict[str, float] = {}
-    counts: dict[str, int] = {}
+    found: dict[str, list[float]] = {name: [] for name in labels}
     used, cases = [], 0
     for fold in folds:
         name = f"fold_{fold}/{SUMMARY}"
@@ -39,16 +40,13 @@ def validation_scores(
         if content is None:
             continue
         where = f"model {files.path}: {name}"
-        number, means = _means(parse(content, where), labels, where)
+        number, scores = _scores(parse(content, where), labels, where)
         used.append(fold)
         cases += number
-        for label, mean in means.items():
-            sums[label] = sums.get(label, 0.0) + mean * number
-            counts[label] = counts.get(label, 0) + number
-    if not cases:
-        return None
-    dice = {label: round(sums[label] / counts[label], 4) for label in labels if label in sums}
-    return {"folds": used, "cases": cases, "dice": dice}
+        for label, values in scores.items():
+            found[label] += values
+    dice = {label: round(fmean(values), 4) for label, values in found.items() if values}
+    return {"folds": used, "cases": cases, "dice": dice} if dice else None
 
 
 def _read(files: ModelFiles, name: str) -> bytes | None:
@@ -59,21 +57,22 @@ def _read(files: ModelFiles, name: str) -> bytes | None:
     return path.read_bytes() if path.is_file() and path.stat().st_size <= LARGEST_TEXT else None
 
 
-def _means(
+def _scores(
     summary: Mapping[str, Any], labels: Mapping[str, int | list[int]], where: str
-) -> tuple[int, dict[str, float]]:
-    """Number of cases, and Dice of each label that has one."""
+) -> tuple[int, dict[str, list[float]]]:
+    """Number of cases, and Dice of each label in those that have one: it is NaN where the label is nowhere."""
     try:
-        number, mean = len(summary["metric_per_case"]), summary["mean"]
+        metrics = [case["metrics"] for case in summary["metric_per_case"]]
         found = {}
         for name, value in labels.items():
             key = str(tuple(value)) if isinstance(value, list) else str(value)
-            dice = mean[key]["Dice"] if key in mean else None
-            if isinstance(dice, int | float) and math.isfinite(dice):
-                found[name] = float(dice)
+            dice = [scores[key]["Dice"] for scores in metrics if key in scores]
+            found[name] = [
+                float(one) for one in dice if isinstance(one, int | float) and math.isfinite(one)
+            ]
     except (KeyError, TypeError) as error:
         raise UserError(
             f"{where}: is not a summary of nnU-Net's validation; validate again (nnUNetv2_train ... --val), or "
             "delete it"
         ) from error
-    return number, found
+    return len(metrics), found

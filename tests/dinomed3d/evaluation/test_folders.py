@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +164,24 @@ def test_other_files_of_a_prediction_are_no_cases(folders, capsys):
     (prediction / "case1.json").unlink()  # without a record it may be anybody's mask
     assert main(["evaluate", *map(str, folders)]) == 1
     assert "case1.earlier1: has no mask" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="names of bytes are of Linux")
+def test_names_that_are_not_utf8(folders, capsys, tmp_path):
+    scored, alone = (os.fsdecode(name) for name in (b"m\xfcller", b"na\xefve"))
+    for folder in folders:
+        (folder / "case0.nii.gz").rename(folder / f"{scored}.nii.gz")
+    (folders[0] / "case1.nii.gz").rename(folders[0] / f"{alone}.nii.gz")
+    command = ["evaluate", *map(str, folders), "-o", str(tmp_path / os.fsdecode(b"\xfc.csv"))]
+    assert main(command) == 1
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in (r"m\udcfcller ", r": na\udcefve: ", r"/\udcfc.csv"))
+    rows = Path(command[-1]).read_bytes().decode("utf-8").splitlines()[1:]
+    assert len(rows) == 3 and all(row.startswith(r"m\udcfcller,") for row in rows)
+    assert main([*command, "--json"]) == 1
+    content = read_json(capsys.readouterr().out)
+    assert {row["case"] for row in content["cases"]} == {scored}
+    assert set(content["not_evaluated"]) == {alone, "case1"} and content["table"] == command[-1]
 
 
 def test_a_label_may_be_called_mean(folders):

@@ -53,11 +53,16 @@ async function get(address, signal) {
   return answer;
 }
 
-/** Show a case, at a place or where it is labelled; one that is asked for meanwhile takes its place. */
-async function show(number, place = null) {
+/** The signal of a case or channel that takes the place of whatever is being loaded. */
+function instead() {
   loading.abort();
   loading = new AbortController();
-  const { signal } = loading;
+  return loading.signal;
+}
+
+/** Show a case, at a place or where it is labelled; one that is asked for meanwhile takes its place. */
+async function show(number, place = null) {
+  const signal = instead();
   shown = null;
   document.body.dataset.state = "loading";
   const { name, number: kept } = cases[number]; // its number on the server stays, whatever is finished meanwhile
@@ -236,11 +241,14 @@ function connect() {
   element("planes").addEventListener("change", (event) => viewer.setSliceType(Number(event.target.value)));
   element("channels").addEventListener("change", async (event) => {
     const at = viewer.scene.crosshairPos;
+    const signal = instead();
     try {
-      await load(cases[current].number, shown, Number(event.target.value), loading.signal);
+      await load(cases[current].number, shown, Number(event.target.value), signal);
+      if (signal.aborted) return;
+      say("");
       moveTo(at);
     } catch (error) {
-      if (!loading.signal.aborted) say(`This channel cannot be shown: ${error.message}`, true);
+      if (!signal.aborted) say(`This channel cannot be shown: ${error.message}`, true);
     }
   });
   for (const id of ["opacity", "shown"]) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from statistics import fmean
 
 import pytest
 import yaml
@@ -13,6 +14,7 @@ from dinomed3d.inference.models import package as packaging
 from dinomed3d.inference.models.model import open_model
 from dinomed3d.inference.models.package import package_model
 from dinomed3d.inference.models.share import card_of
+from dinomed3d.runtime.errors import UserError
 from tests.dinomed3d.inference.fake_models import ours, write_model
 from tests.hub import TOKEN, hub  # noqa: F401
 
@@ -20,6 +22,8 @@ from tests.hub import TOKEN, hub  # noqa: F401
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 PATIENT = "Maier_Anna"
 LICENCE = "DINOv3 License\nas I received it\n"
+NOWHERE = float("nan")
+"""Dice of a label that is neither in the reference nor in the prediction."""
 
 
 @pytest.fixture
@@ -34,14 +38,25 @@ def folder(tmp_path):
     dataset = json.loads((made / "dataset.json").read_text())
     dataset |= {"training": [{"image": f"./imagesTr/{PATIENT}.nii.gz"}], "dataset": {PATIENT: {}}}
     (made / "dataset.json").write_text(json.dumps(dataset))
-    for fold, cases, dice in (("0", 1, 0.8), ("1", 3, 0.6)):
-        (made / f"fold_{fold}" / "validation").mkdir()
-        summary = {
-            "mean": {"1": {"Dice": dice}, "2": {"Dice": float("nan")}},
-            "metric_per_case": [{"prediction_file": f"/home/{PATIENT}.nii.gz"}] * cases,
-        }
-        (made / f"fold_{fold}" / "validation" / "summary.json").write_text(json.dumps(summary))
+    for fold, scores in (("0", [0.8]), ("1", [0.6, 0.6, 0.6])):
+        write_summary(made, fold, {"1": scores, "2": [NOWHERE] * len(scores)})
     return made
+
+
+def write_summary(model, fold, dice):
+    """nnU-Net's scores of a fold: Dice of each case, by label."""
+    cases = [
+        {
+            "prediction_file": f"/home/{PATIENT}.nii.gz",
+            "metrics": {key: {"Dice": score} for key, score in zip(dice, scores, strict=True)},
+        }
+        for scores in zip(*dice.values(), strict=True)
+    ]
+    finite = {key: [score for score in scores if score == score] for key, scores in dice.items()}
+    mean = {key: {"Dice": fmean(scores) if scores else NOWHERE} for key, scores in finite.items()}
+    (model / f"fold_{fold}" / "validation").mkdir(exist_ok=True)
+    path = model / f"fold_{fold}" / "validation" / "summary.json"
+    path.write_text(json.dumps({"mean": mean, "metric_per_case": cases}))
 
 
 def front_matter(card: str) -> dict:
@@ -79,6 +94,39 @@ def test_nothing_names_a_case(folder, tmp_path):
     assert again.read_bytes() == package.read_bytes()
     one = open_model(package_model(package, tmp_path / "one.zip", folds=["1"]))
     assert one.manifest.validation is None, "the means are those of both folds"
+
+
+def test_a_case_without_a_label_does_not_count_for_it(folder, tmp_path):
+    write_summary(folder, "0", {"1": [0.2, NOWHERE, NOWHERE], "2": [NOWHERE, 0.5, 0.7]})
+    write_summary(folder, "1", {"1": [0.9, 0.9], "2": [0.3, NOWHERE]})
+    model = open_model(package_model(folder, tmp_path / "m.zip"))
+    dice = {"a": round(2.0 / 3, 4), "b": 0.5}
+    assert model.manifest.validation == {"folds": ["0", "1"], "cases": 5, "dice": dice}
+    assert "fewer cases" in card_of(model, "hf:us/tiny").decode()
+
+
+def test_labels_that_are_nowhere_have_no_scores(folder, tmp_path):
+    for fold in ("0", "1"):
+        write_summary(folder, fold, {"1": [NOWHERE], "2": [NOWHERE]})
+    model = open_model(package_model(folder, tmp_path / "m.zip"))
+    assert model.manifest.validation is None
+    assert "None were packaged" in card_of(model, "hf:us/tiny").decode()
+
+
+@pytest.mark.parametrize(
+    "summary",
+    [
+        {},
+        {"metric_per_case": [{}]},
+        {"metric_per_case": [{"metrics": {"1": {}}}]},
+        {"metric_per_case": 3},
+    ],
+)
+def test_summaries_that_are_none(folder, tmp_path, summary):
+    path = folder / "fold_1" / "validation" / "summary.json"
+    path.write_text(json.dumps(summary))
+    with pytest.raises(UserError, match=r"fold_1/validation/summary\.json"):
+        package_model(folder, tmp_path / "m.zip")
 
 
 def test_paths_of_a_training_are_cut(tmp_path):

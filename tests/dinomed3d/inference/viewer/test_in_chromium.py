@@ -71,6 +71,7 @@ def test_report_and_viewer(out, tmp_path):
             the_report_leads_to_the_viewer(page, server, out)
             the_mask_is_over_its_object(page, out)
             other_cases_and_labels(page)
+            what_was_chosen_last_is_shown(page)
             a_moved_mask_is_elsewhere(page, out)
             what_is_written_later_is_announced(page, out)
         finally:
@@ -140,6 +141,46 @@ def other_cases_and_labels(page):
     for key in ("ArrowLeft", "ArrowUp", "PageDown"):
         press(page, key)
     assert (np.subtract(page.run("voxel()"), before) == (1, 1, -1)).all()
+
+
+LATE_CHANNEL = """
+window.late = [];
+window.reallyFetch = window.fetch;
+window.fetch = async (address, options) => {
+  if (address.includes('scan-1')) await new Promise((answer) => late.push(answer));
+  return reallyFetch(address.replace(/scan-[12]/, 'scan-0'));
+};
+shown.windows = [[0, 500], [10, 510], [20, 520]];
+element('channels').append(new Option('1', 1), new Option('2', 2));
+"""
+"""Two more channels, of which number 1 is not answered before it is told to."""
+ANSWER = "late.splice(0).forEach((answer) => answer()); new Promise((go) => setTimeout(go, 300))"
+
+
+def choose_channel(page, number):
+    page.run(
+        f"element('channels').value = {number}; element('channels').dispatchEvent(new Event('change'))"
+    )
+
+
+def what_was_chosen_last_is_shown(page):
+    """A channel that is answered late takes the place of nothing that was chosen after it."""
+    page.run(LATE_CHANNEL)
+    choose_channel(page, 1)
+    choose_channel(page, 2)
+    page.wait("viewer.volumes.length === 2 && viewer.volumes[0].cal_min === 20")
+    page.run(ANSWER)
+    assert page.run("viewer.volumes.map((one) => one.cal_min)[0]") == 20
+    assert page.run("Number(element('black').value)") == 20
+    choose_channel(page, 1)
+    press(page, "p")
+    page.wait(f"{SHOWN} && document.title.startsWith('{OBLIQUE}')")
+    page.run("moveToVoxel([1, 2, 3])")
+    page.run(ANSWER)
+    assert page.run("voxel()") == [1, 2, 3] and page.run("element('message').hidden")
+    page.run("window.fetch = reallyFetch")
+    press(page, "n")
+    page.wait(f"{SHOWN} && document.title.startsWith('{SERIES}')")
 
 
 def a_moved_mask_is_elsewhere(page, out):
