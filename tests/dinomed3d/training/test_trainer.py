@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -377,6 +378,25 @@ def test_without_deep_supervision(nnunet):
     t.enable_deep_supervision = False
     t.run_training()
     assert np.isfinite(t.logger.get_value("val_losses", step=None)).all()
+
+
+def test_losses_of_both_stages(nnunet):
+    """Stage I's Dice is over the whole batch, stage II's as the plan says; a head counts half of the finer one."""
+    t = trainer()
+    t.initialize()
+    assert t.proxy_loss.dc.batch_dice and not t.configuration_manager.batch_dice
+    assert not t.loss.loss.dc.batch_dice
+    np.testing.assert_allclose(t.loss.weight_factors, [2 / 3, 1 / 3])
+
+
+def test_gradients_are_clipped_as_the_recipe_says(nnunet):
+    t = trainer()
+    t.initialize()
+    assert t.optimizer_step.clip == Recipe().clip
+    t.recipe = replace(t.recipe, clip=0.125)
+    for t.stage in (1, 2):
+        t.configure_optimizers()
+        assert t.optimizer_step.clip == 0.125
 
 
 def test_rates_and_groups_of_both_stages(nnunet):
