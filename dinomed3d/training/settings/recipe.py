@@ -50,7 +50,7 @@ class Recipe:
     """Largest norm of all gradients together."""
     activation_checkpointing: bool = False
     """Whether each transformer block keeps only its input and is recomputed in the backward pass:
-    a tenth of stage I's activations and a quarter of stage II's, for a third more time."""
+    a tenth of stage I's activations and fewer of stage II's, for a seventh to a third more time."""
 
     checkpoint_minutes: float = 10.0
     """Shortest time between two writings of checkpoint_latest.pth and checkpoint_best.pth, minutes; they
