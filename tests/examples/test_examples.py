@@ -36,6 +36,7 @@ ARGUMENTS = {
     "benchmarks/outdoor_probe.py": ["--help"],
     "benchmarks/real_clouds.py": ["--tiny", "--backbones", "minkunet", "--parts", "lidar"],
     "benchmarks/scaling.py": ["--help"],
+    "benchmarks/shared_slices.py": ["--tiny", *ONE],
     "benchmarks/sparse_convolution.py": ["--tiny"],
     "benchmarks/step_cost.py": ["--help"],
     "benchmarks/stock_plans.py": ["--help"],
