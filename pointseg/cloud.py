@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -61,8 +62,9 @@ class Cloud:
             values = getattr(self, name)
             if values is not None and len(values) != count:
                 raise ValueError(f"Cloud: '{name}' must have {count} rows, got {len(values)}")
-        if self.offset.dim() != 1 or len(self.offset) == 0:
-            raise ValueError(f"Cloud: 'offset' must be (B,) with B >= 1, got {self.offset.shape}")
+        for name in ("offset", "image_offset"):
+            if (ends := getattr(self, name)) is not None:
+                _check_ends(name, ends, count)
         samples = len(self.offset if self.image_offset is None else self.image_offset)
         for name in ("images", "image_maps"):
             values = getattr(self, name)
@@ -91,7 +93,9 @@ class Cloud:
 
     def to(self, device: torch.device | str) -> Cloud:
         """All tensors on one device."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+        # a copy to memory is waited for: its values are looked at
+        non_blocking = torch.device(device).type != "cpu"
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Cloud:
         """All tensors in pinned memory; the data loader calls this."""
@@ -100,6 +104,17 @@ class Cloud:
     def _each(self, function: Any) -> Cloud:
         found = ((f.name, getattr(self, f.name)) for f in fields(self))
         return replace(self, **{name: function(t) for name, t in found if t is not None})
+
+
+def _check_ends(name: str, ends: Tensor, count: int) -> None:
+    """Refuse what are no cumulative counts of so many points, as far as that shows without waiting for a device."""
+    if ends.dim() != 1 or len(ends) == 0:
+        raise ValueError(f"Cloud: '{name}' must be (B,) with B >= 1, got {tuple(ends.shape)}")
+    if ends.device.type != "cpu" or type(ends) is not Tensor or torch.compiler.is_compiling():
+        return  # tensors of other types may have no values, such as those of a program that is traced
+    found = ends.tolist()
+    if found[-1] != count or any(end < start for start, end in pairwise([0, *found])):
+        raise ValueError(f"Cloud: '{name}' must be cumulative counts up to {count}, got {found}")
 
 
 def collate(clouds: Sequence[Cloud]) -> Cloud:

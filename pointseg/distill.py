@@ -136,9 +136,9 @@ class Distiller(nn.Module):
         """(M, C') predicted and true class tokens of the views that show some point."""
         assert self.summary_head is not None
         coarse = found.levels[-1]
-        means = torch.stack(
-            [cell.float().mean(0) for cell in coarse.feat.split(_counts(coarse.offset).tolist())]
-        )  # (B, C)
+        rows = coarse.feat.float().split(_counts(coarse.offset).tolist())
+        # the mean of no rows, of a cloud without points, would make all gradients NaN
+        means = torch.stack([cell.sum(0) / max(len(cell), 1) for cell in rows])  # (B, C)
         prediction = self.summary_head(means.to(coarse.feat.dtype))  # (B, C')
         ends = cloud.sample_ends
         cloud_of = torch.searchsorted(cloud.offset, ends)  # (S,) the Mix3D cloud of each sample

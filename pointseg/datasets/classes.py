@@ -58,14 +58,18 @@ UNLABELLED = ClassList(("unlabelled",), np.zeros((1, 3), np.uint8))
 
 
 def distinct_colors(count: int) -> NDArray[np.uint8]:
-    """(count, 3) default colours of classes, always the same ones.
+    """(count, 3) default colours of classes, always the same ones: ``distinct_color`` of each index."""
+    colors = [distinct_color(index) for index in range(count)]
+    return np.array(colors, np.uint8).reshape(-1, 3)
+
+
+def distinct_color(index: int) -> tuple[int, int, int]:
+    """Red, green and blue, 0 to 255, of a class by its index.
 
     Hues advance by the golden ratio, so that neighbours in the list differ most; brightness and saturation
     alternate.
     """
-    colors = np.empty((count, 3), np.uint8)
-    for index in range(count):
-        hue = (0.58 + index * 0.618034) % 1
-        saturation, value = ((0.65, 0.9), (0.85, 0.65), (0.4, 0.95))[index % 3]
-        colors[index] = np.round(255 * np.array(colorsys.hsv_to_rgb(hue, saturation, value)))
-    return colors
+    hue = (0.58 + index * 0.618034) % 1
+    saturation, value = ((0.65, 0.9), (0.85, 0.65), (0.4, 0.95))[index % 3]
+    red, green, blue = (round(255 * part) for part in colorsys.hsv_to_rgb(hue, saturation, value))
+    return red, green, blue

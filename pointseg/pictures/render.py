@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pointseg.pictures.viewpoints import Projected, below_ceiling, project, upright
+from pointseg.pictures.viewpoints import Projected, below_ceiling, centred, project, upright
 
 PAPER = (255, 255, 255)
 """The colour of the background."""
@@ -53,7 +53,7 @@ def render(
         )
     if min(size) < 1:
         raise ValueError(f"render: 'size' must be at least 1 pixel, got {size}")
-    turned = upright(coord, up)
+    turned = upright(centred(coord), up)
     shown = np.flatnonzero(np.isfinite(turned).all(1))
     if cut_ceiling and len(shown):
         shown = shown[below_ceiling(turned[shown])]

@@ -9,7 +9,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from pointseg.datasets.classes import distinct_colors
+from pointseg.datasets.classes import distinct_color
 from pointseg.scene import IGNORE
 
 Color = tuple[int, int, int]
@@ -80,6 +80,11 @@ class Palette:
     """K names."""
     colors: list[Color] = field(default_factory=list)
     """K colours."""
+    _index: dict[str, int] = field(init=False, repr=False, compare=False)
+    """Where each name stands."""
+
+    def __post_init__(self) -> None:
+        self._index = {name: index for index, name in enumerate(self.names)}
 
     def indices(
         self, labels: NDArray[np.int32], names: Mapping[int, str], colors: Mapping[int, Color]
@@ -92,13 +97,13 @@ class Palette:
             colors: colour of each number; others get one of their own.
         """
         for number, name in names.items():
-            if name not in self.names:
+            if name not in self._index:
+                self._index[name] = len(self.names)
                 self.names.append(name)
                 self.colors.append(colors.get(number) or color_of_number(number))
         found, inverse = np.unique(labels, return_inverse=True)
         table = [
-            self.names.index(names[number]) if number in names else IGNORE
-            for number in found.tolist()
+            self._index[names[number]] if number in names else IGNORE for number in found.tolist()
         ]
         return np.array(table, np.int32)[inverse.reshape(-1)]
 
@@ -111,8 +116,7 @@ class Palette:
 
 def color_of_number(number: int) -> Color:
     """The colour that classes get by their number, in pictures as well."""
-    red, green, blue = distinct_colors(number + 1)[number].tolist()
-    return red, green, blue
+    return distinct_color(number)
 
 
 def numbered_names(labels: NDArray[np.int32], *, are_codes: bool) -> dict[int, str]:

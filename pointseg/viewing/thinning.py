@@ -23,10 +23,12 @@ HALVINGS = 12
 """At most so many steps in which the size of the final voxels is found."""
 NEAR = 0.97
 """With so large a share of the wanted points the size is good enough: each step sorts all points that are kept."""
-FINER = 16
-"""So much smaller are the first voxels: points may lie much denser in some places."""
+POWERS = (-40, 88)
+"""The size of the first voxels is a power of two, found between these: it does not depend on how far points reach."""
 COARSER = 2.0
 """By so much voxels grow when too many are occupied."""
+HALF = 1 << 20
+"""Cells on each side of the origin that three axes of one number hold."""
 EXACT = 1 << 20
 """Of more points, a sixteenth of the voxels is counted, chosen by their keys: of a million voxels to half a percent."""
 
@@ -180,7 +182,7 @@ class _Voxels:
         with np.errstate(over="ignore"):
             held = np.flatnonzero(np.isfinite(xyz.astype(np.float32)).all(1))
         if self._origin is None and len(held):
-            self._origin = xyz[held[0]]
+            self._origin = np.median(xyz[held], axis=0)  # of points that are not far away
         columns = np.ascontiguousarray(xyz[held].T)
         if self._size:  # most points lie in voxels that are occupied: those need no further look
             first = self._first(columns, self._size)
@@ -200,7 +202,7 @@ class _Voxels:
 
     def _grow(self) -> None:
         """Make voxels larger until so few are occupied that their first points stay below the limit."""
-        self._size = self._size or self._fine()
+        self._size = self._size or self._fine(self._limit)
         while self._occupied(self._size) > self._limit:
             self._size *= COARSER
         self._keep(self._first(self._xyz, self._size))
@@ -208,7 +210,7 @@ class _Voxels:
     def chosen(self, most: int) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
         """Columns and rows of at most so many points, nearly as many as possible."""
         self._join()
-        low, high, more = self._size, self._size or self._fine(), 0
+        low, high, more = self._size, self._size or self._fine(most), 0
         while (count := self._occupied(high)) > most:
             low, high, more = high, high * COARSER, count
         for _ in range(HALVINGS):
@@ -228,11 +230,16 @@ class _Voxels:
         self._keep(first[spread_rows(len(first), most)])
         return self._columns, self._rows
 
-    def _fine(self) -> float:
-        """Much smaller voxels than those that the points so far would fill one each, spread over a plane."""
-        count = self._xyz.shape[1]
-        extent = np.ptp(self._xyz, axis=1).max(initial=0) if count else 0.0
-        return float(extent / max(1, count) ** 0.5) / FINER or 1e-6
+    def _fine(self, most: int) -> float:
+        """The largest power of two as a size of which more than so many voxels are occupied."""
+        low, high = POWERS
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self._occupied(2.0**middle) > most:
+                low = middle
+            else:
+                high = middle
+        return 2.0**low
 
     def _occupied(self, size: float) -> int:
         """How many voxels of a size the points fill."""
@@ -250,17 +257,12 @@ class _Voxels:
         """(n,) a number for each point, the same for the points of one voxel alone."""
         if not xyz.shape[1] or self._origin is None:
             return np.empty(0, np.int64)
-        cells = []
+        columns = []
         for values, origin in zip(xyz, self._origin, strict=True):
             column = values - origin
             column /= size
-            np.floor(column, out=column)
-            column -= column.min()
-            cells.append(column.astype(np.int64))
-        spans = [int(column.max()) + 1 for column in cells]
-        if spans[0] * spans[1] * spans[2] < 2**62:
-            return (cells[0] * spans[1] + cells[1]) * spans[2] + cells[2]
-        return np.unique(np.stack(cells, 1), axis=0, return_inverse=True)[1].reshape(-1)
+            columns.append(np.floor(column, out=column))
+        return _keys_of(columns)
 
     def _keep(self, index: NDArray[np.int64]) -> None:
         self._rows, self._xyz = self._rows[index], self._xyz[:, index]
@@ -292,6 +294,29 @@ def _scattered(keys: NDArray[np.int64], bits: int, salt: int = 0) -> NDArray[np.
     mixed ^= mixed >> np.uint64(29)
     mixed *= np.uint64(0xBF58476D1CE4E5B9)
     return (mixed >> np.uint64(64 - bits)).astype(np.int64)
+
+
+def _keys_of(cells: Sequence[NDArray[np.float64]]) -> NDArray[np.int64]:
+    """(n,) a number for each n cells of a grid, of whole numbers along three axes, the same for the same cell alone."""
+    lows = [float(values.min()) for values in cells]
+    spans = [float(values.max()) - low + 1 for values, low in zip(cells, lows, strict=True)]
+    if max(spans) < 2**53 and spans[0] * spans[1] * spans[2] < 2**62:
+        x, y, z = ((c - low).astype(np.int64) for c, low in zip(cells, lows, strict=True))
+        return (x * int(spans[1]) + y) * int(spans[2]) + z
+    near = np.logical_and.reduce([np.abs(values) < HALF for values in cells])
+    x, y, z = ((values[near] + HALF).astype(np.int64) for values in cells)
+    keys = np.empty(len(near), np.int64)
+    keys[near] = (x * 2 * HALF + y) * 2 * HALF + z
+    rank = np.zeros(len(near) - len(x), np.int64)
+    for values in cells:  # few cells are so far away that they are sorted
+        rank = _ranks(rank * len(rank) + _ranks(values[~near]))
+    keys[~near] = -1 - rank
+    return keys
+
+
+def _ranks(values: NDArray[Any]) -> NDArray[np.int64]:
+    """(n,) numbers from 0 on without gaps, in the order of these values."""
+    return np.unique(values, return_inverse=True)[1].reshape(-1)
 
 
 def _length(columns: Columns) -> int:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pointseg import Cloud, collate
 
@@ -69,6 +70,35 @@ def test_joining_one_cloud_changes_nothing() -> None:
 def test_what_is_refused(call, named) -> None:
     with pytest.raises(ValueError, match=named):
         call()
+
+
+@pytest.mark.parametrize("name", ["offset", "image_offset"])
+@pytest.mark.parametrize("ends", [[2], [4], [2, 1], [2, 1, 3], [-1, 3], [[1, 3]]])
+def test_ends_that_are_no_cumulative_counts_are_refused(name, ends) -> None:
+    with pytest.raises(ValueError, match=f"'{name}' must be "):
+        replace(cloud(3), **{name: torch.tensor(ends)})
+    assert len(replace(cloud(3), **{name: torch.tensor([0, 2, 2, 3])})) == 3
+
+
+def test_ends_are_read_from_memory_alone(monkeypatch) -> None:
+    """Not on a device, for which one would wait, nor where there are no values yet."""
+    one = cloud(3).to("meta")
+    assert replace(one, offset=torch.empty(2, device="meta")).offset.is_meta
+    with FakeTensorMode():
+        assert len(replace(cloud(3), offset=torch.tensor([1, 2]))) == 3
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert len(replace(cloud(3), offset=torch.tensor([1, 2]))) == 3
+
+
+def test_copies_to_memory_are_complete_when_they_are_looked_at(monkeypatch) -> None:
+    seen = []
+    move = torch.Tensor.to
+    monkeypatch.setattr(
+        torch.Tensor, "to", lambda t, device, **how: seen.append(how) or move(t, device, **how)
+    )
+    cloud(3).to("meta")
+    cloud(3).to(torch.device("cpu"))
+    assert [how["non_blocking"] for how in seen] == [True] * 5 + [False] * 5
 
 
 def test_images_of_each_sample_are_joined_and_counted():

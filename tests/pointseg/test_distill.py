@@ -90,16 +90,26 @@ def test_refused() -> None:
         distiller(summaries=True)(cloud(0, maps=torch.rand(2, 5, 4, 4)))
 
 
-def test_summaries_are_of_the_views_that_show_their_cloud() -> None:
+def summarising() -> Distiller:
+    """It sees pictures, and predicts class tokens as well."""
     from dinomed3d.lifting import build_encoder
 
     encoder = build_encoder(
         "vit_small_patch16_dinov3", weights="none", embed_dim=24, depth=1, num_heads=2, norm=True
     )
     images = PointImages(encoder, channels=24, stride=16, image_size=(64, 64))
-    model = Distiller(backbone_of(BARE), images, summaries=True).eval()
+    return Distiller(backbone_of(BARE), images, summaries=True)
+
+
+def pictures_of(samples: int) -> torch.Tensor:
+    return torch.randint(0, 256, (samples, 2, 3, 64, 64), dtype=torch.uint8)
+
+
+def test_summaries_are_of_the_views_that_show_their_cloud() -> None:
+    model = summarising().eval()
+    images = model.images
     given = cloud(0, maps=torch.rand(2, 5, 4, 4))
-    pictures = torch.randint(0, 256, (1, 2, 3, 64, 64), dtype=torch.uint8)
+    pictures = pictures_of(1)
     mask = given.image_mask.clone()  # type: ignore[union-attr]
     mask[:, 0] = False
     taught = model(replace(given, image_maps=None, images=pictures, image_mask=mask))
@@ -108,3 +118,17 @@ def test_summaries_are_of_the_views_that_show_their_cloud() -> None:
     torch.testing.assert_close(taught.image_target, summaries[1:])
     mean = model.backbone(given).levels[-1].feat.mean(0)
     torch.testing.assert_close(taught.image_prediction[0], model.summary_head(mean))  # type: ignore[misc]
+
+
+def test_a_cloud_without_points_has_no_summary_and_no_gradient() -> None:
+    model = summarising()
+    given = replace(cloud(0, maps=torch.rand(2, 5, 4, 4)), image_maps=None)
+    for counts in ([0, len(given)], [len(given), 0]):
+        model.zero_grad()
+        ends = torch.tensor(counts).cumsum(0)
+        taught = model(replace(given, offset=ends, images=pictures_of(2)))
+        assert taught.image_prediction is not None and taught.image_target is not None
+        assert len(taught.image_prediction) == len(taught.image_target) == 2
+        cosine_distance(taught.image_prediction, taught.image_target).backward()
+        grads = [p.grad for p in model.parameters() if p.grad is not None]
+        assert grads and all(grad.isfinite().all() for grad in grads)

@@ -73,7 +73,7 @@ class StreamInput:
             UserError: a field is missing or not finite.
         """
         is_needed = HEIGHT in self._recipe.needs or self._heights is not None
-        ground = self._ground() if is_needed else None
+        ground = Ground(self._positions) if is_needed else None
         if self._heights is not None:
             self._heights.begin()
         for start, index, cloud in self._clouds():
@@ -106,14 +106,10 @@ class StreamInput:
                 yield start, index, cloud
             start += len(scene)
 
-    def _ground(self) -> Ground:
-        low, high = (
-            edge[:2].astype(np.float32) for edge in (self.placement.low, self.placement.high)
-        )
-        ground = Ground(low, high)
+    def _positions(self) -> Iterator[NDArray[np.float32]]:
+        """The points of each piece with a position, metres with z up."""
         for _, _, cloud in self._clouds():
-            ground.add(cloud.coord)
-        return ground
+            yield cloud.coord
 
     def _upright(self, coord: NDArray[np.float32]) -> NDArray[np.float32]:
         scene = Scene(coord=coord)

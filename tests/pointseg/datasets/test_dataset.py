@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pointseg.datasets import DATASETS, DatasetError, open_dataset
-from pointseg.datasets.classes import ClassList, distinct_colors
+from pointseg.datasets.classes import ClassList, distinct_color, distinct_colors
 from pointseg.datasets.named_scenes import require_scene, require_split
 
 
@@ -37,6 +37,15 @@ def test_colours_differ_and_stay(count):
     colors = distinct_colors(count)
     assert colors.shape == (count, 3) and len(np.unique(colors, axis=0)) == count
     np.testing.assert_array_equal(colors[: count // 2], distinct_colors(count // 2))
+
+
+def test_a_colour_is_found_by_its_index_alone():
+    assert [distinct_color(k) for k in range(200)] == list(
+        map(tuple, distinct_colors(200).tolist())
+    )
+    first = [(80, 158, 230), (139, 166, 25), (232, 145, 242)]
+    assert [distinct_color(k) for k in range(3)] == first, "as they always were"
+    assert len(set(map(distinct_color, range(2**31 - 50, 2**31)))) > 40
 
 
 def test_unknown_splits_and_scenes():

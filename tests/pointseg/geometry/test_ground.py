@@ -7,7 +7,7 @@ import pytest
 from scipy.interpolate import LinearNDInterpolator
 
 from pointseg.files import read_cloud
-from pointseg.geometry import ground
+from pointseg.geometry import areas, ground
 from pointseg.geometry import ground_surface as surface
 from pointseg.geometry.ground import height_above_ground
 from pointseg.geometry.ground_surface import ground_surface
@@ -110,10 +110,50 @@ def test_rows_are_filled_in_blocks_as_at_once(monkeypatch):
 
 def test_wide_clouds_have_larger_cells_and_gaps_are_filled(monkeypatch):
     monkeypatch.setattr(ground, "MOST_CELLS", 100)
-    far = np.array([[0, 0, 5], [1000, 0, 5], [0, 1000, 6], [1000, 1000, 8]], np.float32)
-    assert np.abs(height_above_ground(far)).max() < 1e-5
-    assert height_above_ground(far[:0]).shape == (0, 1)
-    assert height_above_ground(far[:1]).tolist() == [[0]]
+    x, y = (values.ravel() for values in np.meshgrid([0, 90, 180], [0, 90, 180]))
+    wide = np.stack([x, y, 5 + x * y / 32_400], 1).astype(np.float32)
+    corners = [0, 2, 6, 8]
+    assert np.abs(height_above_ground(wide)[corners]).max() < 1e-5
+    stone = np.append(wide, [[88, 90, 9]], axis=0).astype(np.float32)
+    assert height_above_ground(stone)[-1] > 3, "in a cell of 18 m with another point"
+    assert height_above_ground(wide[:0]).shape == (0, 1)
+    assert height_above_ground(wide[:1]).tolist() == [[0]]
+
+
+@pytest.mark.parametrize(
+    "row", [(20_000, 20_000, 50), (-4.5e5, -5.4e6, -100), (40, 900, 3), (1e30, -3e38, 0)]
+)
+def test_a_far_point_has_ground_of_its_own_and_changes_no_other_height(monkeypatch, row):
+    monkeypatch.setattr(ground, "MOST_CELLS", 10_000)
+    coord = terrain(0.1)[0][::8]
+    found = height_above_ground(np.insert(coord, 17, row, axis=0))
+    assert found[17] == 0
+    np.testing.assert_array_equal(np.delete(found, 17, axis=0), height_above_ground(coord))
+
+
+def test_areas_that_lie_apart_have_the_heights_that_they_have_alone(monkeypatch):
+    """A ring around a house on its slope, and the same house elsewhere; points come in any order, in many pieces."""
+    monkeypatch.setattr(surface, "WINDOW_M", 10.0)
+    monkeypatch.setattr(areas, "BLOCK_M", 20.0)
+    house = terrain(0.1)[0][::8]
+    around = np.linspace(0, 2 * np.pi, 300, endpoint=False)
+    ring = np.stack([40 + 100 * np.cos(around), 32 + 100 * np.sin(around), around], 1)
+    parts = [house, house + np.float32([3000, -2000, 7]), ring.astype(np.float32)]
+    order = np.random.default_rng(0).permutation(sum(map(len, parts)))
+    wanted = np.concatenate([height_above_ground(part) for part in parts])[order]
+    monkeypatch.setattr(ground, "AT_ONCE", 1000)
+    found = height_above_ground(np.concatenate(parts)[order])
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_cells_of_all_areas_together_are_bounded(monkeypatch):
+    monkeypatch.setattr(ground, "MOST_CELLS", 400)
+    wide = np.array([[9, 9], [19, 19], [39, 79], [0, 0]], float)  # 100, 400, 3200 and 1 m2
+    sides = ground._cell_sides(wide)
+    assert ((wide + 1) / sides[:, None]).prod(1).sum() == pytest.approx(400)
+    assert sides[0] == sides[1] == sides[3] == pytest.approx((901 / 400) ** 0.5)
+    assert sides[2] == pytest.approx(sides[0] * 8**0.5)
+    assert ground._cell_sides(wide[:2] - [1, 3]).tolist() == [1, 1]  # 9 x 7 + 19 x 17
 
 
 def test_heights_of_a_real_tile_are_those_above_its_labelled_ground(shared):
@@ -128,9 +168,9 @@ def test_heights_of_a_real_tile_are_those_above_its_labelled_ground(shared):
 def test_records_hold_every_number_of_the_filter():
     numbers = {
         name: value
-        for each in (ground, surface)
+        for each in (ground, surface, areas)
         for name, value in vars(each).items()
         if name.isupper()
     }
-    del numbers["ROWS"]  # how many are filled at once changes nothing
+    del numbers["ROWS"], numbers["AT_ONCE"]  # how many are filled or looked at changes nothing
     assert ground.ground_settings() == {name.lower(): value for name, value in numbers.items()}

@@ -87,6 +87,20 @@ def test_points_moved_and_scaled_make_the_same_picture():
     assert (np.abs(first - second).max(2) > 8).mean() < 0.01
 
 
+@pytest.mark.parametrize("first", [(0, 0, 0), (np.nan, np.inf, 0), (4.5e5, 5.4e6, 200)])
+def test_positions_of_float64_keep_their_digits(first):
+    """In UTM float32 has half a metre, and one row of missing values must not bring that back."""
+    rng = np.random.default_rng(0)
+    coord, colors = rng.random((5000, 3)) * 3, np.full((5000, 3), BLUE, np.uint8)
+    shares = []
+    for _ in range(2):
+        pixels = np.asarray(render(coord, colors, viewpoint="top", size=(100, 100)))
+        shares.append((pixels != PAPER).any(2).mean())
+        coord += [4.5e5, 5.4e6, 200]
+        coord[0] = first
+    assert shares[1] == pytest.approx(shares[0], abs=0.05)
+
+
 def test_outliers_do_not_shrink_the_picture_and_points_without_position_are_left_out():
     coord, colors = plate(0, BLUE, 100)
     coord = np.concatenate([coord, [[500, 500, 3], [np.nan, 0, 0], [np.inf, 1, 0]]])

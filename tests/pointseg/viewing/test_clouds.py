@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,23 @@ def test_codes_have_their_standard_names_and_usual_colours(tmp_path):
         red, green, blue = ASPRS_COLORS[code]
         assert "".join(sorted("rgb", key=dict(r=-red, g=-green, b=-blue).get)) == order
     assert cloud.labels.tolist() == [0, 1, 1, 2, 2, 3]
+
+
+def test_time_does_not_grow_with_the_value_of_a_label_nor_much_with_their_number(tmp_path):
+    """Of instances, too: each has a class of its own."""
+    large = np.array([0, 7, 200_000, 100_000, -1, 7], np.int32)
+    numbers = np.arange(20_000, dtype=np.int32)
+    names = {n: str(n) for n in numbers.tolist()}
+    start = time.process_time()
+    (cloud,), palette, _ = opened(write(tmp_path / "a.ply", segment=large))
+    found = Palette().indices(numbers, names, dict.fromkeys(names, (1, 2, 3)))
+    assert time.process_time() - start < 1
+    assert palette.names == ["0", "7", "100000", "200000"]
+    assert palette.colors == [color_of_number(int(name)) for name in palette.names]
+    assert cloud.labels.tolist() == [0, 1, 3, 2, -1, 1]
+    assert (found == numbers).all()
+    given = Palette(["b", "a"], [(0, 0, 0)] * 2)
+    assert given.indices(numbers[:3], {0: "a", 1: "b", 2: "c"}, {}).tolist() == [1, 0, 2]
 
 
 def test_clouds_share_classes_and_scales_and_keep_their_coordinates(predicted, tmp_path):

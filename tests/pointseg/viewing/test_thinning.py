@@ -87,6 +87,34 @@ def test_each_voxel_has_its_own_key(tmp_path):
     assert len(np.unique(voxels._keys(centres, 1.0))) == 2 * 5 * 7
 
 
+@pytest.mark.parametrize("place", [0, 17, 2999])
+@pytest.mark.parametrize("far", [(0, 0, 0), (0, 1e7, 0), (3e38, -3e38, 3e38)])
+@pytest.mark.parametrize("count", [3000, 1000])  # more than are kept while reading, and fewer
+def test_a_far_point_costs_no_others(tmp_path, far, place, count):
+    coord = np.random.default_rng(0).random((count, 3)) * [30, 30, 0.1] + [4.5e5, 5.4e6, 0]
+    most, found = 400, []
+    for _ in range(2):
+        np.save(tmp_path / "a.npy", coord)
+        found.append(thin_by_voxels(tmp_path / "a.npy", most).rows)
+        coord[min(place, count - 1)] = far
+    clean, with_far = map(len, found)
+    assert 0.9 * most < clean <= most and 0.9 * most < with_far <= most
+    assert min(place, count - 1) in found[1]
+
+
+def test_voxels_of_far_points_have_keys_of_their_own(tmp_path):
+    voxels = thinning._Voxels(tmp_path / "a.ply", 10)
+    voxels._origin = np.zeros(3)
+    axis = np.array([-3e38, -1e30, -2, 0, 0.5, 1, 1e19, 3e38])
+    xyz = np.stack(np.meshgrid(axis, axis, axis), -1).reshape(-1, 3).T
+    keys = voxels._keys(xyz, 1.0)
+    assert len(np.unique(keys)) == 7**3, "0 and 0.5 share a voxel"
+    same = (np.floor(xyz)[:, :, None] == np.floor(xyz)[:, None]).all(0)
+    np.testing.assert_array_equal(keys[:, None] == keys, same)
+    line = np.stack([[-(2.0**60), 1, 2], np.zeros(3), np.zeros(3)])  # 2**60 and 1 more are no float
+    assert len(np.unique(voxels._keys(line, 1.0))) == 3
+
+
 def test_one_place_of_many_points_is_one_voxel(tmp_path):
     write_cloud(tmp_path / "a.ply", Scene(coord=np.ones((500, 3), np.float32)))
     assert thin_by_voxels(tmp_path / "a.ply", 10).rows.tolist() == [0]

@@ -18,6 +18,7 @@ from pointseg.config.recipe import InferenceConfig
 from pointseg.evaluation import scene_predictor
 from pointseg.files import in_pieces, read_cloud, read_columns, write_cloud
 from pointseg.files.table import pieces
+from pointseg.geometry import ground
 from pointseg.geometry.ground import height_above_ground
 from pointseg.prediction import predict as module
 from pointseg.prediction.predict import predict
@@ -323,6 +324,18 @@ def test_points_without_a_position_and_pictures(tmp_path, model):
     assert np.isnan(heights[~held]).all()
     with Image.open(picture_file(tmp_path / "out/cloud.ply", "top")) as picture:
         assert np.asarray(picture).std() > 5
+
+
+def test_a_far_point_changes_no_other_height(tmp_path, model, monkeypatch):
+    monkeypatch.setattr(ground, "MOST_CELLS", 10_000)
+    scene, source = cloud(), tmp_path / "cloud.npy"
+    scene.coord[17] = [-4.5e5, -5.4e6, -100]
+    write_cloud(source, scene)
+    (result,) = predict(spec_of(tmp_path, source, stream=True, height=True))
+    assert result.status == "done"
+    heights = np.delete(read_columns(tmp_path / "out/cloud.npy")["height_above_ground"], 17)
+    wanted = height_above_ground(np.delete(scene.coord, 17, axis=0))[:, 0]
+    np.testing.assert_allclose(heights, wanted, atol=5.1e-4)  # three digits
 
 
 def test_saved_heights_are_those_of_their_places_and_the_digest_changes_with_them(tmp_path):
