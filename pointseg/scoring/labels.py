@@ -37,6 +37,8 @@ class FileLabels:
     """(N, 3) positions; None: it is a file of labels alone."""
     is_result: bool = True
     """Whether the field is where ``pointseg-predict`` writes classes, if it has written the file."""
+    keys: frozenset[str] = frozenset()
+    """All fields of labels that the file has, as names are compared."""
     thinned_from: int | None = None
     """Points of the file, of which these are some; None: they are all."""
 
@@ -58,7 +60,7 @@ def read_labels(
 
     Args:
         path: the file.
-        field: of the labels; None: the only one, or of several that differ the one of ``pointseg-predict``.
+        field: of the labels; None: the only one that is filled, or of several that differ that of ``pointseg-predict``.
         columns: names of the columns of text and ``.bin`` files.
         option: that names the field, for messages.
         is_ours: whether ``pointseg-predict`` has written it.
@@ -102,7 +104,8 @@ def labels_of(
             f"{path}: its field '{name}' does not hold whole numbers, one for each point; give another {option}"
         )
     first = next((by_key[key] for key in SEGMENT if key in by_key), None)
-    return FileLabels(path, name, labels, found.xyz, is_result=name == first)
+    keys = frozenset(by_key) & frozenset(SEGMENT)
+    return FileLabels(path, name, labels, found.xyz, is_result=name == first, keys=keys)
 
 
 def _chosen(
@@ -122,12 +125,18 @@ def _chosen(
         )
     if is_ours or key_of(names[0]) == SPARE_CLASS_FIELD and option.startswith("--prediction"):
         return names[0]
-    filled = [name for name in names if len(np.unique(columns[name])) > 1] or names[:1]
+    filled = [name for name in names if not _is_unfilled(name, columns[name])] or names[:1]
     if any(not np.array_equal(columns[name], columns[filled[0]]) for name in filled[1:]):
         raise ScoreError(
             f"{path}: has labels in several fields that differ ({', '.join(filled)}); say which with {option}"
         )
     return filled[0]
+
+
+def _is_unfilled(name: str, column: NDArray[Any]) -> bool:
+    """Whether nobody wrote into a field; all points may well be of one class. 1 is ASPRS's "unclassified"."""
+    empty = (0, -1, 1) if key_of(name) == "classification" else (0, -1)
+    return any(bool((column == value).all()) for value in empty)
 
 
 def bare_labels(path: Path) -> NDArray[np.int32]:

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinomed3d.runtime.errors import UserError
+from pointseg.files.columns.names import key_of
 from pointseg.metrics import Confusion
 from pointseg.scene import IGNORE
 from pointseg.scoring.compare import compare
-from pointseg.scoring.labels import read_labels
+from pointseg.scoring.labels import FileLabels, read_labels
 from pointseg.scoring.pairs import Pairs, find_pairs
 from pointseg.scoring.prediction_classes import NO_CLASS, Classes, read_record
 from pointseg.scoring.spec import PairScore, Scored, ScoreError, ScoreSpec
@@ -78,6 +79,10 @@ def _score_pair(ours: Path, theirs: Path, spec: ScoreSpec, counts: _Counts) -> P
     )
     both = compare(prediction, reference, record, own, spec)
     counts.check(both.classes, ours)
+    if spec.prediction_field is None and record is None:
+        counts.check_field(prediction, "--prediction-field")
+    if spec.reference_field is None and own is None:
+        counts.check_field(reference, "--reference-field")
     found = _count(both.guess, both.truth)
     counts.add(found, both.classes)
     points = sum(found.values())
@@ -122,6 +127,8 @@ class _Counts:
     points: Counter[tuple[int, int]] = field(default_factory=Counter)
     classes: Classes | None = None
     first: Path | None = None
+    fields: dict[str, tuple[str, Path]] = field(default_factory=dict)
+    """By option: the field of the first file that was compared, as names are compared, and the file."""
 
     def check(self, classes: Classes, path: Path) -> None:
         """Refuse a prediction with other classes than those that were added."""
@@ -130,6 +137,15 @@ class _Counts:
                 f"{path}: its classes, by its record or field, are not those of {self.first}; compare it separately"
             )
         self.first = self.first or path
+
+    def check_field(self, labels: FileLabels, option: str) -> None:
+        """Refuse a file whose labels were taken from another field than those before, although it has theirs, too."""
+        key, path = self.fields.setdefault(option, (key_of(labels.field), labels.path))
+        if key != key_of(labels.field) and key in labels.keys:
+            raise ScoreError(
+                f"{labels.path}: its labels would be those in '{labels.field}', those of {path} are in '{key}', which "
+                f"both have; say which with {option}"
+            )
 
     def add(self, found: Counter[tuple[int, int]], classes: Classes) -> None:
         """Add a pair."""

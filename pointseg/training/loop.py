@@ -28,6 +28,7 @@ from pointseg.training.run.run_dir import (
 )
 from pointseg.training.run.run_scenes import RunScenes
 from pointseg.training.run.scene_lists import Scene
+from pointseg.training.run.seen_labels import SeenLabels
 from pointseg.training.run.spec import TrainSpec
 from pointseg.training.step.late_numbers import LateNumbers, StepNumbers
 from pointseg.training.step.learner import GRADIENT_NORM, Learner
@@ -72,6 +73,8 @@ class TrainingLoop:
         """When the numbers of a step were read last."""
         self.visible_points, self.all_points = 0, 0
         """Points visible in images, and all points, since the last validation."""
+        self.labels: SeenLabels | None = None
+        """What the first epoch has shown of each class; None: the task needs no labels."""
         torch.manual_seed(spec.seed)
         network = self.task.build()
         if resumed is not None:
@@ -159,6 +162,14 @@ class TrainingLoop:
     def _run(self) -> None:
         rounds = min(self.recipe.evaluations, self.steps)
         evaluate_at = {round((k + 1) * self.steps / rounds) for k in range(rounds)}
+        if self.task.labelled:
+            self.labels = SeenLabels(
+                self.fabric,
+                self.spec.dataset.classes.names,
+                begin=self.step,
+                epoch=self.schedule.steps(1),
+                validation=min(evaluate_at),
+            )
         with closing(self.scenes.batches(self.schedule, self.step, self.steps)) as batches:
             if self.step in evaluate_at and self.validated != self.step:
                 self._evaluate()
@@ -168,6 +179,8 @@ class TrainingLoop:
                     self._step(batches)
                     self.step += 1
                     stopping = self._read(progress)
+                    if self.labels is not None and (warning := self.labels.check(self.step)):
+                        self._say(warning)
                     if self.step in evaluate_at:
                         stopping |= self._read(progress, everything=True)
                         self._evaluate()
@@ -195,6 +208,8 @@ class TrainingLoop:
         for number in range(accumulated):
             cloud = or_raise(next(batches))
             points += len(cloud)
+            if self.labels is not None:
+                self.labels.add(self.step, cloud)
             if cloud.image_mask is not None:
                 visible += int(cloud.image_mask.any(1).sum())
             if self.learner.largest == 0:
@@ -297,6 +312,7 @@ class TrainingLoop:
             "validated": self.validated,
             "best": self.best,
             "seed": self.spec.seed,
+            "precision": self.spec.precision,
             "devices": self.fabric.world_size,
             "accumulate_grad_batches": self.spec.accumulate_grad_batches,
             "log": self.logger.state(),
@@ -317,4 +333,9 @@ class TrainingLoop:
             self.spec.log(
                 f"resumed on {self.fabric.world_size} devices, started on {state['devices']}: batches are the "
                 "same, batch statistics and random numbers are not"
+            )
+        if state["precision"] != self.spec.precision:
+            self._say(
+                f"the run goes on in {self.spec.precision}, it began in {state['precision']}: the end will not be that "
+                f"of one precision (--precision {state['precision']})"
             )

@@ -18,6 +18,7 @@ from pointseg.datasets.errors import DatasetError, EmptySceneError
 from pointseg.datasets.folder.assumptions import Assumptions, in_description
 from pointseg.datasets.folder.cameras import KINDS, CameraRule
 from pointseg.datasets.folder.description import EXAMPLE, Description, map_labels, read_description
+from pointseg.datasets.folder.subfolders import pattern_below, unnamed_note
 from pointseg.datasets.named_scenes import NamedScenes
 from pointseg.datasets.scale import check_scale
 from pointseg.files import (
@@ -80,6 +81,8 @@ class Folder(NamedScenes):
         )
         self.fields = self.description.features
         self.voxel_m = self.description.voxel_m
+        self._whole: dict[Path, str] = {}
+        """Folders that a split names as a whole, and the split."""
         self._files = {split: _by_name(root, files) for split, files in self._found().items()}
         self.classes = replace(self.description.classes, codes=self._codes())
         super().__init__(self.description.name, self._files)
@@ -140,8 +143,8 @@ class Folder(NamedScenes):
         self._load(split, scene, assumptions=self._assumptions)
 
     def remarks(self) -> list[str]:
-        """What was assumed of the values of the files that were looked at, and what is odd about them."""
-        return self._assumptions.lines()
+        """Clouds that no split names; what was assumed of the values of the files looked at, what is odd about them."""
+        return [*self._unnamed(), *self._assumptions.lines()]
 
     def state_ranges(self, ranges: ValueRanges) -> None:
         """Read all files with these ranges of values, instead of those that the description states."""
@@ -257,6 +260,13 @@ class Folder(NamedScenes):
             f"{missing}: is missing, as for all other scenes; correct 'cameras' in the description"
         )
 
+    def _unnamed(self) -> list[str]:
+        """Of each folder that a split names as a whole: clouds in its subfolders that no split names."""
+        named = {path for of_split in self._files.values() for path in of_split.values()}
+        outermost = (f for f in self._whole if not any(p in self._whole for p in f.parents))
+        notes = (unnamed_note(self.root, self._whole[f], f, named) for f in outermost)
+        return [note for note in notes if note]
+
     def _labels(self, scene: Scene, path: Path, *, needed: bool) -> NDArray[np.int32] | None:
         name = self.description.label or "segment"
         if name in scene:
@@ -307,6 +317,7 @@ class Folder(NamedScenes):
         for pattern in patterns:
             hits = self._hits(split, pattern)
             folders = [path for path in hits if path.is_dir() and cloud_suffix(path) is None]
+            self._whole |= dict.fromkeys(folders, split)
             hits += [
                 path
                 for folder in folders
@@ -315,9 +326,13 @@ class Folder(NamedScenes):
             ]
             clouds = [path for path in hits if cloud_suffix(path) is not None]
             if not clouds:
+                below = pattern_below(self.root, folders)
+                hint = (
+                    f"its subfolders have some: '{below}'" if below else f"for example: {EXAMPLE}"
+                )
                 raise DatasetError(
                     f"{self.root}: split '{split}': '{pattern}' finds no clouds (files that end in "
-                    f"{', '.join(SUFFIXES)}, or folders with coord.npy); for example: {EXAMPLE}"
+                    f"{', '.join(SUFFIXES)}, or folders with coord.npy); {hint}"
                 )
             files |= dict.fromkeys(clouds)
         return list(files)

@@ -10,13 +10,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from pointseg.conventions import UNITS_M, UP_AXES
 from pointseg.datasets.classes import UNLABELLED, ClassList, distinct_colors
 from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.folder.cameras import CameraRule, parse_cameras
+from pointseg.datasets.folder.plain_yaml import read_plain_yaml
 from pointseg.files.columns.scales import ValueRanges
 from pointseg.scene import IGNORE
 
@@ -96,16 +96,18 @@ def read_description(path: Path, *, default_name: str, labelled: bool = True) ->
         labelled: whether classes are required; otherwise the default is UNLABELLED.
 
     Raises:
-        DatasetError: it is missing or not YAML, a key is unknown, or a value is wrong.
+        DatasetError: it is missing or not YAML, a key is unknown or there twice, or a value is wrong.
     """
     if not path.is_file():
         raise DatasetError(
             f"{path}: is missing; describe your clouds in it (or give another with --config), such as: {EXAMPLE}"
         )
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
+        found = read_plain_yaml(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path}: is not YAML: {error}") from error
+    except ValueError as error:
+        raise DatasetError(f"{path}: {error}") from error
     return _Parser(path, found, labelled).description(default_name)
 
 

@@ -48,6 +48,8 @@ OFFICIAL_COUNTS: Mapping[str, int] = MappingProxyType(
 UNLABELLED = ("test",)
 CAMERA = 2
 """The left colour camera, whose images are in image_2."""
+PIXEL_CENTRE = 0.5
+"""Centre of the first pixel, which KITTI's calibration puts at 0."""
 
 CLASSES = ClassList(
     names=(
@@ -100,7 +102,7 @@ class Calibration:
     """(4, 4) pose of the scanner in camera 0."""
 
     def camera(self, number: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(3, 3) intrinsics of a camera and its (4, 4) pose, scanner to camera.
+        """(3, 3) intrinsics of a camera as the file has them, and its (4, 4) pose, scanner to camera.
 
         The offset t of the camera is solved from its projection P = K [I | t].
         """
@@ -167,9 +169,11 @@ class SemanticKITTI(IndexedDataset):
         image = folder / f"{number}.png"
         intrinsics, pose = self.calibration(sequence).camera(CAMERA)
         size = image_size(image)
+        shifted = intrinsics.copy()
+        shifted[:2, 2] += PIXEL_CENTRE
         camera = make_camera(
             f"{image} with {self._calib_file(sequence)}",
-            intrinsics=intrinsics,
+            intrinsics=shifted,
             size=size,
             world_to_camera=pose,
         )

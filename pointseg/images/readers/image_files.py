@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pointseg.files.arrays.array_file import ArrayFile
 from pointseg.images.readers.frame import ImagesError
 from pointseg.images.readers.notes import say_once
 
@@ -21,6 +23,10 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG", ".tif", ".tiff", ".
 """What is tried where a name has no ending."""
 EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV")
 """Pillow's modes that convert to 8-bit RGB without loss of range."""
+DAMAGED = (
+    OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, struct.error,
+)  # fmt: skip
+"""What Pillow raises of damaged files, apart from DecompressionBombError."""
 
 
 @dataclass(frozen=True)
@@ -35,25 +41,18 @@ class ImageFile:
 
     def read(self) -> NDArray[np.uint8]:
         """See ImageSource.read."""
-        from PIL import Image
-
-        try:
-            with Image.open(self.path) as image:
-                if image.mode not in EIGHT_BITS:
-                    raise ImagesError(
-                        f"{self.path}: must be a colour or grey image of 8 bits, has mode {image.mode}; "
-                        f"is it a depth map?"
-                    )
-                self._note_orientation(_orientation(image), image.width == image.height)
-                return np.asarray(image.convert("RGB"))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise _unreadable(self.path, error, "image") from error
+        with _opened(self.path, "image") as image:
+            if image.mode not in EIGHT_BITS:
+                raise ImagesError(
+                    f"{self.path}: must be a colour or grey image of 8 bits, has mode {image.mode}; "
+                    f"is it a depth map?"
+                )
+            self._note_orientation(_orientation(image), image.width == image.height)
+            return np.asarray(image.convert("RGB"))
 
     def orientation(self) -> int:
         """See StoresOrientation.orientation."""
-        from PIL import Image
-
-        with Image.open(self.path) as image:
+        with _opened(self.path, "image") as image:
             return _orientation(image)
 
     def key(self) -> str:
@@ -73,7 +72,7 @@ def _orientation(image: Any) -> int:
     """EXIF's orientation of an open image; 1 where there is none, or it is damaged."""
     try:
         found = image.getexif().get(0x0112, 1)
-    except (OSError, SyntaxError, ValueError, KeyError, TypeError, struct.error):
+    except DAMAGED:
         return 1
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
@@ -107,16 +106,30 @@ class DepthFile:
         return np.where(known, depth / np.float32(self.scale), np.float32(0))
 
     def _raw(self) -> NDArray[Any]:
-        from PIL import Image
-
-        try:
-            if self.path.suffix.lower() == ".npy":
-                found = np.load(self.path, allow_pickle=False)
-                return np.asarray(found)
-            with Image.open(self.path) as image:
+        if self.path.suffix.lower() != ".npy":
+            with _opened(self.path, "depth map") as image:
                 return np.asarray(image)
-        except (OSError, EOFError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        try:
+            file = ArrayFile(self.path)
+            return file.rows(0, len(file))
+        except (OSError, ValueError) as error:
             raise _unreadable(self.path, error, "depth map") from error
+
+
+@contextmanager
+def _opened(path: Path, what: str) -> Iterator[Any]:
+    """Pillow's open image of a file, which is closed at the end.
+
+    Raises:
+        ImagesError: it is missing or damaged.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            yield image
+    except (*DAMAGED, Image.DecompressionBombError) as error:
+        raise _unreadable(path, error, what) from error
 
 
 def find_image(folder: Path, name: str, who: str, *, deep: bool = False) -> Path:
@@ -129,12 +142,16 @@ def find_image(folder: Path, name: str, who: str, *, deep: bool = False) -> Path
         deep: whether it may be in any folder below.
 
     Raises:
-        ImagesError: several files have this name.
+        ImagesError: several files have this name, or none can have it.
     """
     file = folder / name.replace("\\", "/")
-    if file.is_file():
-        return file
-    found = [each for ending in ENDINGS if (each := file.with_name(file.name + ending)).is_file()]
+    try:
+        if file.is_file():
+            return file
+        named = (file.with_name(file.name + ending) for ending in ENDINGS)
+        found = [each for each in named if each.is_file()]
+    except OSError as error:
+        raise ImagesError(f"{who}: no file can be called {name!r:.80}: {error.strerror}") from error
     if not found and deep:
         found = list(_below(folder).get(file.name.lower(), ()))
     if len({str(each).lower() for each in found}) > 1:
@@ -163,13 +180,8 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         ImagesError: it is missing or not an image.
     """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise _unreadable(path, error, "image") from error
+    with _opened(path, "image") as image:
+        return image.height, image.width
 
 
 def file_key(path: Path) -> str:
@@ -180,7 +192,7 @@ def file_key(path: Path) -> str:
     """
     try:
         found = os.stat(path)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a name with a zero byte
         raise _unreadable(path, error, "image") from error
     return f"{os.path.abspath(path)}|{found.st_size}|{found.st_mtime_ns}"
 
@@ -223,5 +235,5 @@ def _unreadable(path: Path, error: BaseException, what: str) -> ImagesError:
         return error
     if isinstance(error, FileNotFoundError):
         return ImagesError(f"{path}: this {what} is missing; unpack or copy it there")
-    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = " ".join(str(error).split()).removeprefix(f"{path}: ") or type(error).__name__
     return ImagesError(f"{path}: this {what} cannot be read: {reason}; copy it again")

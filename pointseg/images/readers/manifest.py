@@ -264,14 +264,12 @@ class _View:
                 "depth_scale", "units per metre, at least 1 (1000 for millimetres, not 0.001)"
             )
         missing = self.found.get("depth_missing", [])
-        if not isinstance(missing, list) or not all(
-            isinstance(value, (int, float)) and not isinstance(value, bool) for value in missing
-        ):
+        if not isinstance(missing, list) or not all(map(_is_number, missing)):
             raise self.error("depth_missing", "a list of numbers")
         return DepthFile(self.base / self.text("depth"), scale=float(scale), missing=tuple(missing))
 
     def error(self, key: str, what: str) -> ImagesError:
-        return ImagesError(f"{self.who}: '{key}' must be {what}, got {self.found[key]!r}")
+        return ImagesError(f"{self.who}: '{key}' must be {what}, got {self.found[key]!r:.200}")
 
     def text(self, key: str) -> str:
         value = self.found[key]
@@ -290,11 +288,16 @@ class _View:
         wanted = " or ".join(" x ".join(map(str, shape)) for shape in shapes)
         try:
             values = np.array(value, dtype=object).astype(np.float64)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise self.error(key, f"{wanted} numbers") from error
         if values.shape not in shapes:
             raise self.error(key, f"{wanted} numbers")
         return values
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a number, and no whole number that is too large for floating point."""
+    return isinstance(value, float) or (type(value) is int and abs(value) < 2**1000)
 
 
 def _refuse_unknown(who: str, found: Mapping[str, Any], known: Sequence[str]) -> None:

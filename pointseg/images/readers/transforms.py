@@ -108,7 +108,7 @@ def _in_world_of_cloud(
 def _is_same(one: Path, other: Path) -> bool:
     try:
         return os.path.samefile(one, other)
-    except OSError:
+    except (OSError, ValueError):  # a name that no file can have
         return False
 
 
@@ -120,7 +120,7 @@ class _Entry:
     ) -> None:
         self.base, self.top, self.own, self.folder = base, top, own, path.parent
         name = own.get("file_path")
-        self.who = f"{path}: frame {number}" + (f" ({name})" if isinstance(name, str) else "")
+        self.who = f"{path}: frame {number}" + (f" ({name:.200})" if isinstance(name, str) else "")
 
     def unsupported(self) -> str:
         """Why its camera cannot be projected with; "" if it can."""

@@ -34,10 +34,12 @@ def read_resumable(spec: TrainSpec, task: TrainingTask) -> dict[str, Any]:
     task.check(path, content)
     state = content["training"]
     state.setdefault("accumulate_grad_batches", state.get("parts"))  # its name in older checkpoints
+    state.setdefault("precision", spec.precision)  # not in older checkpoints
     for name in ("seed", "accumulate_grad_batches"):
         if state[name] != getattr(spec, name):
             raise UserError(
                 f"--resume: the run was started with {name} {state[name]}, not {getattr(spec, name)}; the "
-                "trajectory would not be the same"
+                f"trajectory would not be the same: give --{name.replace('_', '-')} {state[name]}, or start another "
+                f"run from its weights (--init {path}, another --out)"
             )
     return content

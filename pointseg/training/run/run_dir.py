@@ -47,21 +47,27 @@ def lock_run_dir(folder: Path) -> Iterator[None]:
 
 
 def check_run_dir(folder: Path, *, resume: bool, overwrite: bool) -> None:
-    """Refuse to start over a run, or to resume one that does not exist.
+    """Refuse to start over a run or what is left of it, or to resume one that does not exist.
 
     Raises:
         UserError: either of these.
     """
-    exists = (folder / LAST).exists()
+    exists, has_best = (folder / LAST).exists(), (folder / BEST).exists()
     if resume and not exists:
         backup = folder / PREVIOUS
         hint = f", or move the run in {backup} back" if backup.is_dir() else ""
-        raise UserError(
-            f"--resume: {folder / LAST} does not exist; leave --resume out to start a run{hint}"
-        )
-    if exists and not (resume or overwrite):
+        start = "give another --out" if has_best else "leave --resume out"
+        raise UserError(f"--resume: {folder / LAST} does not exist; {start} to start a run{hint}")
+    if resume or overwrite:
+        return
+    if exists:
         raise UserError(
             f"--out {folder}: already holds a run; add --resume to continue it, or --overwrite"
+        )
+    if has_best:
+        raise UserError(
+            f"--out {folder}: holds {BEST} of a run that cannot be continued, as {LAST} is gone; give another --out, "
+            "or --overwrite"
         )
 
 

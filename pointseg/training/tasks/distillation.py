@@ -117,9 +117,18 @@ class Distillation:
         return torch.zeros(2, dtype=torch.float64)
 
     def scores(self, total: Tensor) -> tuple[dict[str, float], dict[str, float]]:
-        """The mean cosine; -1 if no voxel is visible."""
+        """The mean cosine.
+
+        Raises:
+            UserError: no voxel is visible, so that there is none.
+        """
         cosine, count = total.tolist()
-        return {"val_cosine": cosine / count if count else -1.0}, {}
+        if not count:
+            raise UserError(
+                "no point of the validation scenes is visible in an image, so that the best model cannot be told; the "
+                "run is kept: go on with --resume when they have images (pointseg-check-cameras)"
+            )
+        return {"val_cosine": cosine / count}, {}
 
     def save(
         self, path: Path, model: Mapping[str, Tensor], training: Mapping[str, Any] | None

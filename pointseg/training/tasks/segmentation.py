@@ -130,8 +130,17 @@ class Segmentation:
         return torch.as_tensor(Confusion(len(self.names)).matrix)
 
     def scores(self, total: Tensor) -> tuple[dict[str, float], dict[str, float]]:
-        """MIoU and accuracy; and the IoU of each class."""
+        """MIoU and accuracy; and the IoU of each class.
+
+        Raises:
+            UserError: no point is labelled, so that the scores would mean nothing.
+        """
         confusion = Confusion.of(total.cpu().numpy())
+        if not confusion.matrix.any():
+            raise UserError(
+                f"no point of the validation clouds ({', '.join(self.recipe.val_splits)}) has a label of a class, so "
+                "that the best model cannot be told; the run is kept: go on with --resume when their files have labels"
+            )
         values = (confusion.miou(), confusion.accuracy())
         each = zip(self.names, confusion.iou(), strict=True)
         return (

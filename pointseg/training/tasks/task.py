@@ -52,7 +52,11 @@ class TrainingTask(Protocol):
         """Numbers of a validation scene, which are summed over all scenes and devices."""
 
     def scores(self, total: Tensor) -> tuple[dict[str, float], dict[str, float]]:
-        """From the sums: the scores of ``metric_names``, and further ones for TensorBoard."""
+        """From the sums: the scores of ``metric_names``, and further ones for TensorBoard.
+
+        Raises:
+            UserError: nothing was measured.
+        """
 
     def save(
         self, path: Path, model: Mapping[str, Tensor], training: Mapping[str, Any] | None

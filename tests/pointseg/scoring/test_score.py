@@ -13,6 +13,7 @@ from dinomed3d.runtime.errors import UserError
 from pointseg.cli.eval import main
 from pointseg.files import write_cloud, write_labelled
 from pointseg.scene import Scene
+from pointseg.scoring.labels import read_labels
 from pointseg.scoring.pairs import find_pairs
 from pointseg.scoring.prediction_classes import Classes
 from pointseg.scoring.report import as_json
@@ -32,6 +33,10 @@ def cloud(**fields):
 
 def codes_of(labels):
     return np.array([*CODES, 1], np.uint8)[labels]
+
+
+def constant(label):
+    return np.full(len(TRUTH), label, np.int32)
 
 
 def record(path, *, names=NAMES, codes=CODES):
@@ -215,8 +220,30 @@ def test_several_fields_that_differ_are_refused(pair, tmp_path):
     assert found.confusion.matrix.tolist() == WANTED
     with pytest.raises(ScoreError, match="has no field 'truth'.*label, classification"):
         scored(pair[0], both, reference_field="truth")
-    write_cloud(both, cloud(label=TRUTH, classification=np.zeros(8, np.uint8)))
-    assert scored(pair[0], both).confusion.matrix.tolist() == WANTED, "one that nobody filled"
+
+
+@pytest.mark.parametrize(
+    ("fields", "chosen"),
+    [
+        ({"label": TRUTH, "classification": constant(0)}, "label"),  # nobody filled it
+        ({"label": TRUTH, "classification": constant(1)}, "label"),  # unclassified
+        ({"label": constant(1), "classification": codes_of(TRUTH)}, None),
+        ({"segment": TRUTH, "label": constant(-1)}, "class"),  # as PLY has segment
+        ({"label": constant(0), "classification": codes_of(TRUTH)}, "classification"),
+        ({"label": constant(0), "classification": constant(0)}, "label"),
+        ({"label": constant(2), "segment": constant(2)}, "class"),  # all of one class
+        ({"label": constant(2), "classification": codes_of(TRUTH)}, None),
+        ({"label": constant(1), "segment": constant(2)}, None),
+    ],
+)
+def test_only_fields_that_nobody_filled_do_not_count(tmp_path, fields, chosen):
+    both, how = tmp_path / "both.ply", {"option": "--reference-field", "is_ours": False}
+    write_cloud(both, cloud(**fields))
+    if chosen is None:
+        with pytest.raises(ScoreError, match="several fields that differ .*--reference-field"):
+            read_labels(both, None, None, **how)
+    else:
+        assert read_labels(both, None, None, **how).field == chosen
 
 
 def test_rows_must_be_the_same_points(pair, tmp_path):
@@ -324,6 +351,22 @@ def test_two_files_of_one_name_fail(folders, which):
     assert len(found.failed) == 1 and not found.is_complete
     assert "a.xyz" in (failure := str(found.failed[0])) and "a.ply" in failure
     assert found.confusion.matrix.sum() == np.count_nonzero(TRUTH >= 0), "b alone"
+
+
+def test_files_of_a_folder_are_read_from_one_field_where_they_have_it(folders):
+    ours, theirs = folders
+    write_cloud(theirs / "a.ply", cloud(label=TRUTH, classification=constant(0)))
+    for name in "bc":
+        write_cloud(ours / f"{name}.ply", cloud(pointseg_class=GUESS))
+        record(ours / f"{name}.ply")
+    # nobody labelled it, but what a program found is there
+    write_cloud(theirs / "b.ply", cloud(label=constant(0), classification=codes_of(TRUTH)))
+    write_cloud(theirs / "c.ply", cloud(classification=codes_of(TRUTH)))  # the only field
+    found = scored(*folders, ignored=frozenset({1}))
+    (failed,) = found.failed
+    assert "b.ply" in failed.error and "--reference-field" in failed.error
+    found = scored(*folders, ignored=frozenset({0, 1}), reference_field="classification")
+    assert not found.failed
 
 
 def test_predictions_of_other_classes_are_not_added(folders):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import multiprocessing
+import shutil
 import signal
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pointseg.cloud import Cloud
 from pointseg.loading.samples import Samples, join
 from pointseg.models.checkpoint import read_checkpoint
 from pointseg.models.trained_model import load_model
-from pointseg.scene import Scene
+from pointseg.scene import IGNORE, Scene
 from pointseg.segmenter import Segmenter
 from pointseg.training import loop
 from pointseg.training.run import logger
@@ -216,6 +217,27 @@ def test_what_cannot_be_resumed(whole: TrainResult) -> None:
         train(spec(folder, resume=True, accumulate_grad_batches=2))
 
 
+def test_another_precision_is_said(whole: TrainResult, tmp_path: Path) -> None:
+    said: list[str] = []
+    shutil.copytree(whole.last.parent, tmp_path / "run")
+    train(spec(tmp_path / "run", resume=True, precision="bfloat16", log=said.append))
+    assert any("goes on in bfloat16" in line and "float32" in line for line in said)
+    said.clear()
+    train(spec(tmp_path / "run", resume=True, log=said.append))  # of the same precision
+    assert not any("goes on in" in line for line in said)
+
+
+def test_older_checkpoints_that_do_not_say_their_precision_go_on(
+    whole: TrainResult, tmp_path: Path
+) -> None:
+    content = read_checkpoint(whole.last)
+    del content["training"]["precision"]
+    torch.save(content, tmp_path / LAST)
+    said: list[str] = []
+    train(spec(tmp_path, resume=True, precision="bfloat16", log=said.append))
+    assert not any("goes on in" in line for line in said)
+
+
 def test_other_meanings_of_labels_are_another_run(whole: TrainResult) -> None:
     class Described(Boxes):
         meaning_of_labels = "('label', {0: 1, 1: 0})"
@@ -395,6 +417,73 @@ def test_nothing_to_weigh(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match="--class-weights sqrt: .* two classes or more"):
         train(spec(tmp_path, dataset=Floors(), recipe=replace(RECIPE, class_weights="sqrt")))
+
+
+@dataclass(frozen=True)
+class Relabelled(Boxes):
+    """Boxes with other labels in some scenes: ``now`` in place of ``before``, or of all."""
+
+    of: tuple[str, ...] = ()
+    before: int | None = None
+    now: int = IGNORE
+
+    def load(self, split: str, scene: str) -> Scene:
+        found = super().load(split, scene)
+        if not scene.startswith(self.of):
+            return found
+        labels = found["segment"]
+        replaced = np.ones(len(labels), bool) if self.before is None else labels == self.before
+        return found.with_fields(segment=np.where(replaced, np.int32(self.now), labels))
+
+
+def test_validation_clouds_without_labels_end_the_run_and_what_it_learned_is_kept(
+    tmp_path: Path,
+) -> None:
+    recipe = replace(RECIPE, epochs=1, evaluations=1)
+    with pytest.raises(UserError, match="no point of the validation clouds"):
+        train(spec(tmp_path, recipe=recipe, dataset=Relabelled(of=("val",))))
+    assert read_checkpoint(tmp_path / LAST)["training"]["step"] == 3
+    assert not (tmp_path / "best.pt").exists()
+    assert train(spec(tmp_path, recipe=recipe, resume=True)).score > 0  # the labels are there now
+
+
+@pytest.mark.parametrize(("evaluations", "steps"), [(2, 3), (4, 2)])
+def test_training_clouds_without_labels_end_the_run_before_anything_is_replaced(
+    evaluations: int, steps: int, tmp_path: Path
+) -> None:
+    """After the first epoch, or before the first validation where that is earlier."""
+    recipe, said = replace(RECIPE, evaluations=evaluations), list[str]()
+    run = spec(tmp_path, recipe=recipe, dataset=Relabelled(of=("train",)), log=said.append)
+    with pytest.raises(UserError, match=f"no point of the training clouds .* {steps} steps"):
+        train(run)
+    assert not (tmp_path / LAST).exists() and not (tmp_path / "best.pt").exists()
+
+
+def test_classes_of_which_the_first_epoch_shows_nothing_are_named(tmp_path: Path) -> None:
+    said: list[str] = []
+    recipe = replace(RECIPE, epochs=1, evaluations=1)
+    dataset = Relabelled(of=("train",), before=1)
+    train(spec(tmp_path, recipe=recipe, dataset=dataset, log=said.append))
+    (line,) = [line for line in said if "first epoch" in line]
+    assert "box" in line and "floor" not in line
+
+
+def test_a_resumed_run_counts_labels_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was seen before is not known, so that validations before the end of an epoch decide nothing."""
+    recipe = replace(RECIPE, evaluations=5)
+    dataset = Relabelled(of=("train",))
+    step = loop.TrainingLoop._step
+
+    def stopped(run: Any, batches: Any) -> None:
+        run.stop.requested = True
+        step(run, batches)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop.TrainingLoop, "_step", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train(spec(tmp_path, recipe=recipe))
+    with pytest.raises(UserError, match="no point of the training clouds .* 3 steps"):
+        train(spec(tmp_path, recipe=recipe, dataset=dataset, resume=True))
 
 
 def test_memory_that_may_not_suffice_is_warned_of_once_before(

@@ -250,6 +250,39 @@ def test_clouds_may_lie_in_the_root(tmp_path):
     assert open_dataset("folder", tmp_path).scenes("train") == ("a",)
 
 
+def test_clouds_in_subfolders_are_not_skipped_without_a_word(tmp_path):
+    deep = ("train/north/b.ply", "train/north/2020/c.ply")
+    make(tmp_path, scenes=("train/a.ply", "train/whole", "val/c.ply", *deep), splits=None)
+    (tmp_path / "train/north/pose.txt").write_text("not a cloud: the folder itself has no .txt")
+    write_cloud(tmp_path / "train/.trash/old.ply", cloud())
+    dataset = open_dataset("folder", tmp_path)
+    assert dataset.scenes("train") == ("a", "whole")
+    (line,) = dataset.remarks()
+    assert "2 clouds" in line and "train: [train, 'train/**/*.ply']" in line
+    make(tmp_path, (), splits={"train": ["train", "train/**/*.ply"], "val": ["val"]})
+    dataset = open_dataset("folder", tmp_path)
+    assert len(dataset.scenes("train")) == 4 and dataset.remarks() == []
+    make(tmp_path, (), splits={"train": ["train"], "val": ["train/north/**", "val"]})
+    assert open_dataset("folder", tmp_path).remarks() == []  # another split has them
+
+
+def test_folders_of_arrays_in_subfolders_are_named_by_their_folder(tmp_path):
+    make(tmp_path, scenes=("train/a", "train/north/b", "val/c.ply"), splits=None)
+    np.save(tmp_path / "train/north/depth.npy", np.zeros((4, 4)))
+    (line,) = open_dataset("folder", tmp_path).remarks()
+    assert "1 clouds" in line and "train: [train, 'train/north']" in line
+    make(tmp_path, (), splits={"train": ["train", "train/north"], "val": ["val"]})
+    (tmp_path / "train/north/depth.npy").unlink()
+    dataset = open_dataset("folder", tmp_path)
+    assert dataset.scenes("train") == ("a", "b") and dataset.remarks() == []
+
+
+def test_a_folder_whose_subfolders_have_the_clouds_says_so(tmp_path):
+    make(tmp_path, scenes=("train/north/b.ply", "val/c.ply"), splits=None)
+    with pytest.raises(DatasetError, match=r"'train': .* no clouds .*train/\*\*/\*\.ply"):
+        open_dataset("folder", tmp_path)
+
+
 def test_hidden_files_match_no_pattern_that_does_not_name_them(tmp_path):
     make(tmp_path, splits={"train": ["train/*.ply"], "val": ["val/*"]})
     (tmp_path / "train/._a.ply").write_bytes(b"macOS")
@@ -340,6 +373,41 @@ def test_descriptions_that_do_not_fit_are_refused(tmp_path, change, message):
     with pytest.raises(DatasetError, match=message) as caught:
         read_description(path, default_name="x")
     assert str(caught.value).startswith(str(path))
+
+
+HEAD = "classes: [ground, tree]\nfeatures: []\nvoxel_m: 0.1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("labels:\n  map:\n    2: ground\n    5: tree\n    2: tree\n", "'2' .* lines 6 and 8"),
+        ("labels: {map: {2: ground, 2: tree}}\n", "'2' .* lines 4 and 4"),
+        ("splits:\n  train: [a]\n  train: [b]\n", "'train' .* lines 5 and 6"),
+        ("voxel_m: 0.2\n", "'voxel_m' .* lines 3 and 4"),
+        ("labels: {map: {010: ground}}\n", "line 4: '010'.* 8"),
+        ("labels: {map: {2: ground}, ignore: [1, -017]}\n", "line 4: '-017'.* -15"),
+        ("labels: {map: {1:30: ground}}\n", "line 4: '1:30'.* 90"),
+        ("color_max: 4:15\n", "line 4: '4:15'.* 255"),
+    ],
+)
+def test_what_yaml_would_read_otherwise_than_it_looks_is_refused(tmp_path, text, message):
+    (tmp_path / "dataset.yaml").write_text(HEAD + text)
+    with pytest.raises(DatasetError, match=rf"dataset\.yaml: .*{message}"):
+        read_description(tmp_path / "dataset.yaml", default_name="x")
+
+
+def test_what_yaml_reads_as_it_looks_is_taken(tmp_path):
+    text = """labels:
+  - &town {files: ["a*"], map: {02: ground, 08: tree, 0: ground}}
+  - &more {<<: *town, files: ["b*"], ignore: [1]}
+  - {<<: *more, files: [c], map: {5: tree, '09': ground}}
+"""
+    (tmp_path / "dataset.yaml").write_text(HEAD + text)
+    one, two, three = read_description(tmp_path / "dataset.yaml", default_name="x").labels
+    assert one.ranges == ((0, 0, 0), (2, 2, 0), (8, 8, 1)) and one.files == ("a*",)
+    assert two.ranges == ((0, 0, 0), (1, 1, -1), (2, 2, 0), (8, 8, 1)) and two.files == ("b*",)
+    assert three.ranges == ((1, 1, -1), (5, 5, 1), (9, 9, 0)) and three.files == ("c",)
 
 
 def test_small_things_that_yaml_takes_otherwise(tmp_path):

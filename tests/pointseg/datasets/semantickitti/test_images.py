@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import torch
 
 from pointseg.datasets import open_dataset
 from pointseg.datasets.errors import DatasetError
+from pointseg.datasets.semantickitti.dataset import read_calibration
 from pointseg.datasets.semantickitti.prepare import prepare
 from pointseg.images.projection import compute_visibility
+from pointseg.images.readers.camera_files import read_cameras
 from pointseg.images.readers.frame import Frame, ImagesError
 from pointseg.images.visibility import VisibilityConfig
 from tests.pointseg.datasets.official import write_kitti
@@ -31,13 +34,35 @@ def test_camera_2_of_a_scan(tmp_path: Path) -> None:
     (frame,) = frames_of(tmp_path, "00/000000")
     assert frame.name == "image_2" and frame.camera.size == (370, 1226) and frame.depth is None
     assert (frame.read_image() == pixels).all()
-    # The full projection of the benchmark, exactly: P2 Tr x.
+    # The full projection of the benchmark, exactly: P2 Tr x, whose pixels have their centres at integers.
     point = np.array([10.0, 2.0, 1.0])
     full = np.array([[700, 0, 600, 44.85], [0, 700, 180, 0.2163], [0, 0, 1, 0.0027]])
     u, v, w = full @ [-2, -1.08, 9.73, 1]
     uv, distance = frame.camera.project(torch.from_numpy(point[None]))
-    assert uv[0].tolist() == pytest.approx([u / w, v / w]) and distance[0] == pytest.approx(w)
+    assert uv[0].tolist() == pytest.approx([u / w + 0.5, v / w + 0.5])
+    assert distance[0] == pytest.approx(w)
     assert frames_of(tmp_path, "08/000000", "val") == ()  # its sequence has no image_2
+
+
+def test_a_manifest_of_the_calibration_gives_the_same_pixels(tmp_path: Path) -> None:
+    sequences = write_kitti(tmp_path)
+    write_picture(sequences / "00" / "image_2" / "000000.png", 370, 1226)
+    prepare(tmp_path, tmp_path)
+    (frame,) = frames_of(tmp_path, "00/000000")
+    calibration = read_calibration(sequences / "00" / "calib.txt")
+    intrinsics, pose = calibration.camera(2)
+    view = {
+        "image": "a.png",
+        "width": 1226,
+        "height": 370,
+        "pixel_centre": 0,
+    }  # as docs/data.md says
+    view |= {"K": intrinsics.tolist(), "pose": pose.tolist(), "pose_direction": "world_to_camera"}
+    manifest = tmp_path / "cameras.json"
+    manifest.write_text(json.dumps({"format": "pointseg-cameras-1", "views": [view]}))
+    points = torch.tensor([[10.0, 2, 1], [20, -5, 1]])
+    (other,) = read_cameras(manifest)
+    torch.testing.assert_close(frame.camera.project(points)[0], other.camera.project(points)[0])
 
 
 def test_images_may_lie_elsewhere_and_stay_known(tmp_path: Path) -> None:

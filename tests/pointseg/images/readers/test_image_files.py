@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import struct
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from pointseg.images.readers.image_files import (
     DepthFile,
     ImageFile,
     explain_changed_key,
+    find_image,
     image_size,
 )
 from tests.pointseg.images.given import Given, K, frame, shifted
@@ -156,6 +160,64 @@ def test_depth_maps_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     (tmp_path / "d.npy").write_bytes(b"nothing")
     with pytest.raises(ImagesError, match="d.npy: this depth map cannot be read"):
         DepthFile(tmp_path / "d.npy").read()
+
+
+def array_header(described: str) -> bytes:
+    return b"\x93NUMPY\x01\x00" + len(described).to_bytes(2, "little") + described.encode()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        array_header("{'descr': '<f4', 'fortran_order': False, 'shape': (200000, 200000), }\n"),
+        array_header("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 2), "),
+        array_header("{'descr': '|O', 'fortran_order': False, 'shape': (1, 1), }\n") + bytes(8),
+        b"\x93NUMPY",
+    ],
+)
+def test_damaged_arrays_of_depths_take_no_memory(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "d.npy").write_bytes(content)
+    with pytest.raises(ImagesError, match="d.npy: this depth map cannot be read: ") as caught:
+        DepthFile(tmp_path / "d.npy").read()
+    assert str(caught.value).count("d.npy") == 1
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_arrays_of_depths_in_any_order_of_bytes(tmp_path: Path, order: Any) -> None:
+    metres = np.arange(6, dtype=">f8").reshape(2, 3)
+    np.save(tmp_path / "d.npy", np.asarray(metres, order=order))
+    found = DepthFile(tmp_path / "d.npy", 1.0).read()
+    assert found.dtype == np.float32 and found.tolist() == metres.tolist()
+
+
+@pytest.mark.parametrize("error", [TypeError, KeyError, struct.error, Image.DecompressionBombError])
+def test_whatever_pillow_raises_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def damaged(*_: Any) -> None:
+        raise error("a tag of the wrong type")
+
+    path = tmp_path / "a.tif"
+    Image.fromarray(np.full((4, 6), 3000, np.uint16)).save(path)
+    image, depth = ImageFile(path), DepthFile(path)
+    monkeypatch.setattr(Image, "open", damaged)
+    for reading in (image.read, image.orientation, depth.read, lambda: image_size(path)):
+        with pytest.raises(ImagesError, match="a.tif: this .* cannot be read: .*wrong type"):
+            reading()
+
+
+def test_names_that_no_file_can_have_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> bool:
+        raise OSError(errno.ENAMETOOLONG, "File name too long")
+
+    with pytest.raises(ImagesError, match="this image cannot be read"):
+        ImageFile(tmp_path / "a\0b").key()
+    monkeypatch.setattr(Path, "is_file", refuse)  # as Linux does of 5,000 letters
+    with pytest.raises(ImagesError, match="t.json: frame 3: .*KKK.*: File name too long") as caught:
+        find_image(tmp_path, "K" * 5000, "t.json: frame 3")
+    assert len(str(caught.value)) < 400
 
 
 def test_frames_check_what_they_read() -> None:

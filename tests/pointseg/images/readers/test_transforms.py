@@ -161,6 +161,7 @@ def test_cameras_of_other_kinds_are_left_out_and_counted(
         ({"transform_matrix": [[1e400] * 4] * 3}, {}, "'transform_matrix' must be 3 x 4 or 4 x 4"),
         ({"transform_matrix": np.diag([2.0, 2, 2, 1]).tolist()}, {}, "scaled by 2"),
         ({}, {"w": 10**400}, "'w' must be a number"),
+        ({"transform_matrix": [[10**400] * 4] * 3}, {}, "'transform_matrix' must be 3 x 4 or 4 x 4"),
         ({}, {"w": 1.5}, "'w' must be a whole number"),
         ({}, {"w": 10**8}, "1 to 131072 pixels"),
         ({}, {"w": "60"}, "'w' must be a number"),
@@ -182,6 +183,12 @@ def test_what_is_wrong_is_named(
 ) -> None:
     with pytest.raises(ImagesError, match=message):
         one(tmp_path, own, **top)
+
+
+def test_a_name_without_end_is_not_repeated(tmp_path: Path) -> None:
+    with pytest.raises(ImagesError, match=r"transforms.json: frame 0 \(K+\): ") as caught:
+        one(tmp_path, {"file_path": "K" * 5000, "transform_matrix": None})
+    assert len(str(caught.value)) < 1000
 
 
 def test_other_files_and_folders(tmp_path: Path) -> None:

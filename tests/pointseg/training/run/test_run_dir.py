@@ -58,7 +58,10 @@ def test_a_run_is_moved_and_what_is_not_its_own_stays(tmp_path: Path) -> None:
     [
         ((), {"resume": True}, "--resume: .*last.pt"),
         (("previous/best.pt",), {"resume": True}, "--resume: .*previous"),
-        (("last.pt",), {}, "--out .*--overwrite"),
+        (("best.pt",), {"resume": True}, "--resume: .*last.pt"),
+        (("last.pt",), {}, "--out .*--resume.*--overwrite"),
+        (("best.pt", "last.pt"), {}, "--out .*--resume.*--overwrite"),
+        (("best.pt",), {}, "--out .*best.pt.*--overwrite"),
     ],
 )
 def test_folders_that_are_refused(

@@ -94,6 +94,13 @@ def test_what_does_not_fit_is_refused(taught: TrainResult, tmp_path: Path) -> No
         Distillation(BARE, None)
 
 
+def test_a_validation_without_visible_points_has_no_score() -> None:
+    task = Distillation(STUDENT, None)
+    assert task.scores(torch.tensor([1.0, 2.0]))[0] == {"val_cosine": 0.5}
+    with pytest.raises(UserError, match="no point of the validation scenes is visible"):
+        task.scores(task.empty_metrics())
+
+
 @pytest.mark.parametrize(
     "changes", [{"missing_token": True}, {"view_drop": 0.5}, {"pooling": "masked_max"}]
 )

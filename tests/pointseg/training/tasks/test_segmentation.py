@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from dinomed3d.runtime.errors import UserError
 from pointseg.cloud import collate
 from pointseg.datasets.label_counts import label_counts
 from pointseg.datasets.semantickitti.dataset import CLASS_SHARES, SemanticKITTI
@@ -86,3 +87,11 @@ def test_the_recipe_decides_the_losses(lovasz, tmp_path):
     train(replace(spec(tmp_path, recipe=recipe), task=task))  # the log has columns of no other loss
     columns = (tmp_path / "metrics.csv").read_text().splitlines()[0].split(",")
     assert "cross_entropy" in columns and "lovasz" not in columns
+
+
+def test_a_validation_without_labels_has_no_score():
+    task = Segmentation(Boxes(), RECIPE)
+    with pytest.raises(UserError, match="no point of the validation clouds .*val"):
+        task.scores(task.empty_metrics())
+    scores, _ = task.scores(torch.tensor([[3, 1], [0, 0]]))
+    assert scores["val_voxel_accuracy"] == 0.75
