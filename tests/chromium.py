@@ -29,6 +29,10 @@ def needs_chromium() -> str:
     return found
 
 
+class NavigatedError(Exception):
+    """Another page took the place of the one that was asked, before it answered."""
+
+
 class Page:
     """One tab, what its console says and which addresses it asks for."""
 
@@ -52,6 +56,8 @@ class Page:
         while True:
             answer = self._read()
             if answer.get("id") == self._number:
+                if "navigated" in answer.get("error", {}).get("message", ""):
+                    raise NavigatedError(answer)
                 assert "error" not in answer, answer
                 return answer["result"]
 
@@ -87,9 +93,9 @@ class Page:
         return ran["result"].get("value")
 
     def wait(self, script: str, *, seconds: float = 40) -> Any:
-        """The value of an expression once it is true."""
+        """The value of an expression once it is true, on whatever page is there by then."""
         end = time.monotonic() + seconds
-        while not (value := self.run(script)):
+        while not (value := self._run_if_it_stays(script)):
             assert time.monotonic() < end, (
                 script,
                 self.errors,
@@ -97,6 +103,12 @@ class Page:
             )
             time.sleep(0.05)
         return value
+
+    def _run_if_it_stays(self, script: str) -> Any:
+        try:
+            return self.run(script)
+        except NavigatedError:
+            return None
 
     def click(self, x: float, y: float) -> None:
         """Press and release the left button at a place of the picture, as a hand would."""

@@ -81,6 +81,18 @@ def test_report_and_viewer(out, tmp_path):
     assert [address for address in page.requests if not address.startswith(ours)] == []
 
 
+def test_a_page_that_goes_away_before_it_answers_is_waited_for(monkeypatch):
+    page, said = (
+        object.__new__(Page),
+        [{"error": {"message": "Inspected target navigated or closed"}}],
+    )
+    page._session, page._number, page._to = None, 0, None
+    said.append({"result": {"result": {"value": 7}}})
+    monkeypatch.setattr("tests.chromium.os.write", lambda *_: None)
+    monkeypatch.setattr(page, "_read", lambda: {"id": page._number} | said.pop(0))
+    assert page.wait("7") == 7
+
+
 def the_report_leads_to_the_viewer(page, server, out):
     links = "[...document.querySelectorAll('.view a')].map((link) => link.checkVisibility())"
     page.open((out / "report.html").as_uri())  # from disk no link leads to nowhere
