@@ -33,7 +33,7 @@ class Scan:
 
     @property
     def quoted(self) -> tuple[str, ...]:
-        """What messages may quote beside paths on disk: description and UID of a series, files in an archive."""
+        """What messages may contain of it other than paths on disk: a series' description and UID, names in an archive."""
         members = self.files if self.archive is not None else ()
         return tuple(text for text in (self.series, self.uid, *members) if text)
 
@@ -51,6 +51,11 @@ class Case:
     notes: tuple[str, ...] = ()
     """Automatic choices that the report must mention."""
 
+    @property
+    def quoted(self) -> tuple[str, ...]:
+        """Texts from its scans that messages may contain (`Scan.quoted`)."""
+        return tuple(text for scan in self.scans for text in scan.quoted)
+
 
 @dataclass(frozen=True, kw_only=True)
 class RejectedInput:
@@ -63,7 +68,7 @@ class RejectedInput:
     files: tuple[str, ...] = ()
     """Paths of the input."""
     quoted: tuple[str, ...] = ()
-    """What `reason` may quote beside these paths (`Scan.quoted`)."""
+    """Other texts from the input that `reason` may contain (`Scan.quoted`)."""
 
 
 @dataclass(frozen=True, kw_only=True)

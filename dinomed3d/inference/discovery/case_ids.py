@@ -105,7 +105,7 @@ def _clash(members: Sequence[Case | RejectedInput], blocked: str | None) -> Reje
         id=id_ + suffix,
         reason=reason,
         files=tuple(file for own in files for file in own),
-        quoted=tuple(text for one in members for text in _quoted(one)),
+        quoted=tuple(text for one in members for text in one.quoted),
     )
 
 
@@ -114,10 +114,3 @@ def _files(one: Case | RejectedInput) -> tuple[str, ...]:
     if isinstance(one, RejectedInput):
         return one.files
     return tuple(scan.archive or scan.files[0] for scan in one.scans)
-
-
-def _quoted(one: Case | RejectedInput) -> tuple[str, ...]:
-    """What messages may quote of it beside paths."""
-    if isinstance(one, RejectedInput):
-        return one.quoted
-    return tuple(text for scan in one.scans for text in scan.quoted)

@@ -185,11 +185,9 @@ def _names_of(one: Case | RejectedInput, root: Path) -> tuple[str, ...]:
     """Texts that name a case: its id, its files and folders, its DICOM series, files in its archive."""
     names = {one.id, *one.id.split("/")}
     files = [] if isinstance(one, Case) else list(one.files)
-    quoted = [] if isinstance(one, Case) else list(one.quoted)
     for scan in one.scans if isinstance(one, Case) else ():
         files += [*scan.files, *([scan.archive] if scan.archive is not None else [])]
-        quoted += scan.quoted
-    for text in quoted:
+    for text in one.quoted:
         names |= {text, *text.split(", "), *text.split("/")}
     for file in files:
         names.add(file)

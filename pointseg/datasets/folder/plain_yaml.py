@@ -30,7 +30,7 @@ class _Loader(yaml.SafeLoader):
         self._checked: set[int] = set()
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Merge ``<<``, after which keys that were written twice cannot be told from overridden ones."""
+        """Merge ``<<``; afterwards a key that was written twice looks like one that was overridden."""
         if id(node) not in self._checked:
             self._checked.add(id(node))
             self._refuse_repeated(node)

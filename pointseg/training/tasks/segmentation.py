@@ -139,7 +139,8 @@ class Segmentation:
         if not confusion.matrix.any():
             raise UserError(
                 f"no point of the validation clouds ({', '.join(self.recipe.val_splits)}) has a label of a class, so "
-                "that the best model cannot be told; the run is kept: go on with --resume when their files have labels"
+                "there is no score to choose the best model by; the run is kept: go on with --resume when their files "
+                "have labels"
             )
         values = (confusion.miou(), confusion.accuracy())
         each = zip(self.names, confusion.iou(), strict=True)
