@@ -20,6 +20,7 @@ from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.prepared import CAMERAS
 from pointseg.datasets.s3dis.dataset import AREAS
 from pointseg.datasets.s3dis.rooms import turn_of_room
+from pointseg.datasets.scene_arrays import load_array
 from pointseg.images.projection import frames_in_view
 from pointseg.images.readers.frame import Frame, make_camera, transform_frame
 from pointseg.images.readers.image_files import DepthFile, ImageFile, image_size
@@ -84,7 +85,7 @@ def prepare_images(task: RoomImages, target: Path) -> list[str]:
     Raises:
         UserError: a pose is missing, damaged or not rigid; an image cannot be read.
     """
-    coord = np.load(target / "coord.npy", allow_pickle=False)
+    coord = load_array(target, "coord", None, 3)
     frames = [align_frame(frame, coord, task.angle) for frame in map(read_frame, task.files)]
     room = Scene(coord=coord.astype(np.float32, copy=False), name=target.name)
     seeing = [frames[number] for number in frames_in_view(room, frames, count=SAMPLE)]

@@ -11,7 +11,6 @@ Source: Dai 2017, arXiv:1702.04405, its sensor data format.
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointseg.datasets.errors import DatasetError
+from pointseg.images.readers.pillow import opened_image
 
 VERSION = 4
 COLOR_CODECS = {0: "raw", 1: "png", 2: "jpeg"}
@@ -86,26 +86,20 @@ class SensFrame:
         """(H, W, 3) red, green, blue.
 
         Raises:
-            DatasetError: the image is damaged, or not of the size in the header.
+            UserError: the image is damaged, or not of the size in the header.
         """
         width, height = self.header.color_size
         if self.header.color_codec == "raw":
             self._require_bytes("colour", len(self.color_bytes), width * height * 3)
             return np.frombuffer(self.color_bytes, np.uint8).reshape(height, width, 3)
-        from PIL import Image
-
-        try:
-            with Image.open(io.BytesIO(self.color_bytes), formats=("PNG", "JPEG")) as image:
-                if image.size != (width, height):
-                    raise DatasetError(
-                        f"{self._who} its colour image must be {width} x {height} pixels, "
-                        f"got {image.size[0]} x {image.size[1]}"
-                    )
-                return np.asarray(image.convert("RGB"))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            if isinstance(error, DatasetError):
-                raise
-            raise DatasetError(f"{self._who} its colour image is damaged: {error}") from error
+        what, formats = "colour image", ("PNG", "JPEG")
+        with opened_image(self.color_bytes, self._who, what=what, formats=formats) as image:
+            if image.size != (width, height):
+                raise DatasetError(
+                    f"{self._who}: its colour image must be {width} x {height} pixels, "
+                    f"got {image.size[0]} x {image.size[1]}"
+                )
+            return np.asarray(image.convert("RGB"))
 
     def depth_m(self) -> NDArray[np.float32]:
         """(H, W) metres along the camera's axis; 0 where nothing was measured.
@@ -119,10 +113,10 @@ class SensFrame:
             try:  # one byte more than needed shows that it is too long
                 data = zlib.decompressobj().decompress(data, size + 1)
             except zlib.error as error:
-                raise DatasetError(f"{self._who} its depth image is damaged: {error}") from error
+                raise DatasetError(f"{self._who}: its depth image is damaged: {error}") from error
         elif self.header.depth_codec != "raw":
             raise DatasetError(
-                f"{self._who} depth is compressed as '{self.header.depth_codec}'; only raw and zlib can be read"
+                f"{self._who}: depth is compressed as '{self.header.depth_codec}'; only raw and zlib can be read"
             )
         self._require_bytes("depth", len(data), size)
         units = np.frombuffer(data, "<u2").reshape(height, width)
@@ -131,12 +125,12 @@ class SensFrame:
     def _require_bytes(self, what: str, found: int, needed: int) -> None:
         if found != needed:
             raise DatasetError(
-                f"{self._who} its {what} image must have {needed} bytes, got {found}"
+                f"{self._who}: its {what} image must have {needed} bytes, got {found}"
             )
 
     @property
     def _who(self) -> str:
-        return f"{self.path}: frame {self.number}:"
+        return f"{self.path}: frame {self.number}"
 
 
 class SensFile:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.structured3d.dataset import LABEL_MAP
 from pointseg.images.readers.image_files import DepthFile, ImageFile, image_size
+from pointseg.images.readers.pillow import opened_image
 
 RGB, DEPTH, SEMANTIC = "rgb_rawlight.png", "depth.png", "semantic.png"
 DEPTH_PER_M = 1000.0
@@ -158,18 +159,9 @@ def _step(
 
 def _read_ids(path: Path) -> NDArray[np.uint8]:
     """(H, W) the stored numbers of an 8-bit image, which are indices where it has a palette."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("L", "P"):
-                raise DatasetError(
-                    f"{path}: must hold a number of 8 bits per pixel, has mode {image.mode}"
-                )
-            return np.asarray(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, DatasetError):
-            raise
-        raise DatasetError(
-            f"{path}: this image cannot be read: {error}; unpack it again"
-        ) from error
+    with opened_image(path, path) as image:
+        if image.mode not in ("L", "P"):
+            raise DatasetError(
+                f"{path}: must hold a number of 8 bits per pixel, has mode {image.mode}"
+            )
+        return np.asarray(image)

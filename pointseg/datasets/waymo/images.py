@@ -12,7 +12,6 @@ Source: DITR (Knaebel et al. 2025), its published conversion.
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,8 +38,9 @@ from pointseg.datasets.waymo.tables import (
     sensor_number,
     transform,
 )
-from pointseg.images.readers.frame import Frame, ImageSource
+from pointseg.images.readers.frame import Frame, ImagesError, ImageSource
 from pointseg.images.readers.manifest import frames_of
+from pointseg.images.readers.pillow import opened_image
 
 FORMAT = "pointseg-waymo-cameras-1"
 HEIGHT = 886
@@ -167,7 +167,7 @@ def _write_images(
             then = transform(table, row["pose.transform"], "'pose.transform'")
             pose = TO_CAMERA @ np.linalg.inv(then @ to_vehicle) @ cars[frame]
             views[frame][number] = {**view, "image": name, "pose": pose.tolist()}
-        except DatasetError as error:
+        except (DatasetError, ImagesError) as error:
             bad.append(f"{frame}: {error}")
     notes = [f"left out {len(bad)} images, such as {bad[0]}"] if bad else []
     fewer = sum(len(found) < len(cameras) for found in views.values())
@@ -200,17 +200,11 @@ def _read_cameras(folder: Path, segment: str) -> dict[int, tuple[View, NDArray[n
 
 def _checked_jpeg(table: Table, data: Any, view: View) -> bytes:
     """The bytes of an image, whose header says that it is a JPEG of the size of its camera."""
-    from PIL import Image
-
+    what = f"image of {view['name']}"
     if not isinstance(data, bytes) or not 0 < len(data) <= LARGEST_FILE:
-        raise DatasetError(f"{table.path}: an image of {view['name']} is missing or too large")
-    try:
-        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-            size = image.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DatasetError(
-            f"{table.path}: an image of {view['name']} is no JPEG: {error}"
-        ) from error
+        raise DatasetError(f"{table.path}: an {what} is missing or too large")
+    with opened_image(data, table.path, what=what, formats=("JPEG",)) as image:
+        size = image.size
     if size != (view["width"], view["height"]):
         raise DatasetError(
             f"{table.path}: images of {view['name']} must be {view['width']} x {view['height']} pixels, "

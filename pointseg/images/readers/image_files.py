@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-import struct
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,15 +16,12 @@ from numpy.typing import NDArray
 from pointseg.files.arrays.array_file import ArrayFile
 from pointseg.images.readers.frame import ImagesError
 from pointseg.images.readers.notes import say_once
+from pointseg.images.readers.pillow import DAMAGED, opened_image, unreadable
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG", ".tif", ".tiff", ".webp", ".bmp")
 """What is tried where a name has no ending."""
 EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV")
 """Pillow's modes that convert to 8-bit RGB without loss of range."""
-DAMAGED = (
-    OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, struct.error,
-)  # fmt: skip
-"""What Pillow raises of damaged files, apart from DecompressionBombError."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +36,7 @@ class ImageFile:
 
     def read(self) -> NDArray[np.uint8]:
         """See ImageSource.read."""
-        with _opened(self.path, "image") as image:
+        with opened_image(self.path, self.path) as image:
             if image.mode not in EIGHT_BITS:
                 raise ImagesError(
                     f"{self.path}: must be a colour or grey image of 8 bits, has mode {image.mode}; "
@@ -52,7 +47,7 @@ class ImageFile:
 
     def orientation(self) -> int:
         """See StoresOrientation.orientation."""
-        with _opened(self.path, "image") as image:
+        with opened_image(self.path, self.path) as image:
             return _orientation(image)
 
     def key(self) -> str:
@@ -107,29 +102,13 @@ class DepthFile:
 
     def _raw(self) -> NDArray[Any]:
         if self.path.suffix.lower() != ".npy":
-            with _opened(self.path, "depth map") as image:
+            with opened_image(self.path, self.path, what="depth map") as image:
                 return np.asarray(image)
         try:
             file = ArrayFile(self.path)
             return file.rows(0, len(file))
         except (OSError, ValueError) as error:
-            raise _unreadable(self.path, error, "depth map") from error
-
-
-@contextmanager
-def _opened(path: Path, what: str) -> Iterator[Any]:
-    """Pillow's open image of a file, which is closed at the end.
-
-    Raises:
-        ImagesError: it is missing or damaged.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            yield image
-    except (*DAMAGED, Image.DecompressionBombError) as error:
-        raise _unreadable(path, error, what) from error
+            raise unreadable(self.path, error, "depth map") from error
 
 
 def find_image(folder: Path, name: str, who: str, *, deep: bool = False) -> Path:
@@ -180,7 +159,7 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         ImagesError: it is missing or not an image.
     """
-    with _opened(path, "image") as image:
+    with opened_image(path, path) as image:
         return image.height, image.width
 
 
@@ -193,7 +172,7 @@ def file_key(path: Path) -> str:
     try:
         found = os.stat(path)
     except (OSError, ValueError) as error:  # a name with a zero byte
-        raise _unreadable(path, error, "image") from error
+        raise unreadable(path, error, "image") from error
     return f"{os.path.abspath(path)}|{found.st_size}|{found.st_mtime_ns}"
 
 
@@ -228,12 +207,3 @@ def _split_key(key: str) -> tuple[Path, str, str]:
     """Path, bytes and time of a key; an empty path if it is none."""
     path, size, time = ["", "", *key.rsplit("|", 2)][-3:] if key.count("|") > 1 else ("", "", "")
     return Path(path), size, time
-
-
-def _unreadable(path: Path, error: BaseException, what: str) -> ImagesError:
-    if isinstance(error, ImagesError):
-        return error
-    if isinstance(error, FileNotFoundError):
-        return ImagesError(f"{path}: this {what} is missing; unpack or copy it there")
-    reason = " ".join(str(error).split()).removeprefix(f"{path}: ") or type(error).__name__
-    return ImagesError(f"{path}: this {what} cannot be read: {reason}; copy it again")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pointseg.datasets import open_dataset
 from pointseg.datasets.errors import DatasetError
-from pointseg.datasets.s3dis.images import AREA_5B, find_rooms
+from pointseg.datasets.s3dis.images import AREA_5B, RoomImages, find_rooms, prepare_images
 from pointseg.datasets.s3dis.prepare import align_room, prepare
 from pointseg.images.projection import compute_visibility
 from pointseg.images.readers.frame import Frame, ImagesError
@@ -143,6 +143,18 @@ def test_poses_that_do_not_fit_cost_their_room(
     done = prepare(tmp_path / "raw", tmp_path / "out", normals="none", images=tmp_path / "images")
     (reason,) = done.failed.values()
     assert path.name in reason and message in reason
+
+
+def test_damaged_positions_cost_their_room(tmp_path: Path) -> None:
+    """Of a room that was prepared without images, whose arrays are read again for them."""
+    write_room(tmp_path / "raw", "Area_1", "office_1", {"floor_1": FLOOR})
+    write_image(tmp_path / "images", "area_1", "office_1")
+    prepare(tmp_path / "raw", tmp_path / "out", normals="none")
+    (files,) = find_rooms(tmp_path / "images").values()
+    coord = tmp_path / "out" / "Area_1" / "office_1" / "coord.npy"
+    coord.write_bytes(coord.read_bytes()[:-8])
+    with pytest.raises(DatasetError, match="coord.npy"):
+        prepare_images(RoomImages(files, None), coord.parent)
 
 
 def test_depths_in_millimetres_are_refused(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.scannet.sens import SensFile
+from pointseg.images.readers.frame import ImagesError
 from tests.pointseg.datasets.official import write_sens
 
 HEIGHT, WIDTH = 6, 8
@@ -146,7 +147,7 @@ def test_images_that_are_none_are_refused(tmp_path: Path) -> None:
     patched(tmp_path / "a.sens", at, b"\0" * 16)
     with SensFile(tmp_path / "a.sens") as stream:
         frame = next(stream.frames())
-        with pytest.raises(DatasetError, match="colour image is damaged"):
+        with pytest.raises(ImagesError, match="frame 0: this colour image cannot be read"):
             frame.color()
         at += len(frame.color_bytes)
     patched(tmp_path / "a.sens", at, b"\0" * 4)

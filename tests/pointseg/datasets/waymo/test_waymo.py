@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import sys
 import zlib
@@ -13,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from pointseg.datasets import open_dataset
 from pointseg.datasets.errors import DatasetError
@@ -40,6 +42,7 @@ FREE = VisibilityConfig(occlusion="none")
 CROPPED = (886, 48)
 FIRST = f"{SEGMENT}/{LABELLED[0]}"
 LAST = f"{SEGMENT}/{LABELLED[1]}"
+IMAGE = "[CameraImageComponent]"
 
 
 @pytest.fixture(scope="module")
@@ -234,6 +237,55 @@ def test_a_bad_frame_costs_only_itself_and_is_tried_again(
     assert prepare(source, tmp_path / "out").failed == {}
     assert open_dataset("waymo", tmp_path / "out").scenes("train") == (FIRST, LAST)
     assert (tmp_path / "out" / "train" / FIRST / "coord.npy").stat().st_mtime_ns == before
+
+
+def _no_jpeg(row: dict[str, Any]) -> None:
+    row[f"{IMAGE}.image"] = b"\xff\xd8 nothing"
+
+
+def _small(row: dict[str, Any]) -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(stream, "JPEG")
+    row[f"{IMAGE}.image"] = stream.getvalue()
+
+
+def _no_image(row: dict[str, Any]) -> None:
+    row[f"{IMAGE}.image"] = b""
+
+
+def _bent(row: dict[str, Any]) -> None:
+    row[f"{IMAGE}.pose.transform"][0] = 5.0
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (_no_jpeg, "this image of FRONT cannot be read"),
+        (_small, "images of FRONT must be"),
+        (_no_image, "an image of FRONT is missing"),
+        (_bent, "pose.transform"),
+    ],
+)
+def test_a_bad_image_costs_only_itself(
+    source: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None], named: str
+) -> None:
+    def spoil(rows: list[dict[str, Any]]) -> None:
+        change(
+            next(
+                row
+                for row in rows
+                if row["key.frame_timestamp_micros"] == TIMES[2] and row["key.camera_name"] == 1
+            )
+        )
+
+    shutil.copytree(source, tmp_path / "in")
+    rewrite(tmp_path / "in", "camera_image", spoil)
+    result = prepare(tmp_path / "in", tmp_path / "out", images=tmp_path / "in")
+    assert result.failed == {}
+    (note,) = (note for note in result.notes if "left out 1 images" in note)
+    assert f"{TIMES[2]}: " in note and named in note
+    found = open_dataset("waymo", tmp_path / "out")
+    assert len(found.frames("train", LAST)) == len(found.frames("train", FIRST)) - 1
 
 
 def _cut(path: Path) -> None:

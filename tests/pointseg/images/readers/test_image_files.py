@@ -194,7 +194,7 @@ def test_arrays_of_depths_in_any_order_of_bytes(tmp_path: Path, order: Any) -> N
 def test_whatever_pillow_raises_names_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
-    def damaged(*_: Any) -> None:
+    def damaged(*_: Any, **__: Any) -> None:
         raise error("a tag of the wrong type")
 
     path = tmp_path / "a.tif"
