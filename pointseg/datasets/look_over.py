@@ -80,6 +80,18 @@ def leave_out(dataset: Dataset, findings: Sequence[Finding], log: Callable[[str]
         log(f"{dataset.name}: left out as they have no points: {names}{more}")
 
 
+def tell_remarks(dataset: Dataset, log: Callable[[str], None]) -> None:
+    """Say what the user should know of the files that were looked at.
+
+    Args:
+        dataset: which was looked over.
+        log: receives each remark.
+    """
+    if isinstance(dataset, NamedScenes):
+        for line in dataset.remarks():
+            log(line)
+
+
 def _listed(reasons: Sequence[str]) -> str:
     more = f"; and {len(reasons) - LISTED} more" if len(reasons) > LISTED else ""
     return "; ".join(reason.rstrip(".") for reason in reasons[:LISTED]) + more

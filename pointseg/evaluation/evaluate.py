@@ -17,7 +17,7 @@ from dinomed3d.runtime.files.atomic_files import new_file, remove_leftovers
 from pointseg.config.folder_recipe import read_as_stated
 from pointseg.config.recipe import InferenceConfig
 from pointseg.datasets.dataset import Dataset
-from pointseg.datasets.look_over import leave_out, look_over
+from pointseg.datasets.look_over import leave_out, look_over, tell_remarks
 from pointseg.datasets.submission import Submits
 from pointseg.evaluation.image_options import images_of_model, scene_images, visibility_loader
 from pointseg.evaluation.inference_protocol import InferenceProtocol
@@ -101,6 +101,7 @@ class _Test:
             )
         read_as_stated(spec.dataset, recipe, overrides=False)
         leave_out(spec.dataset, look_over(spec.dataset, self.splits), spec.log)
+        tell_remarks(spec.dataset, spec.log)
         self.scenes = [(s, name) for s in self.splits for name in spec.dataset.scenes(s)]
         if not self.scenes:
             raise UserError(

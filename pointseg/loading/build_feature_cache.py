@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.files.atomic_files import remove_leftovers
-from pointseg.datasets.look_over import leave_out, look_over
+from pointseg.datasets.look_over import leave_out, look_over, tell_remarks
 from pointseg.ditr import PointImages
 from pointseg.images.config import require_whole_patches
 from pointseg.images.features.encoder import weights_digest
@@ -153,6 +153,7 @@ def cache_features(spec: CacheSpec) -> CacheResult:
     cache.set_metadata(spec.max_views, channels=encoder.all_channels, stride=encoder.stride)
     splits = [SplitCounts(name) for name in (spec.splits or spec.dataset.splits())]
     leave_out(spec.dataset, look_over(spec.dataset, [counts.split for counts in splits]), spec.log)
+    tell_remarks(spec.dataset, spec.log)
     jobs = [job for counts in splits for job in _jobs(spec, cache, counts)]
     if not jobs and not any(counts.kept for counts in splits):
         raise UserError(

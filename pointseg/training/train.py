@@ -9,7 +9,7 @@ from lightning_fabric import Fabric
 
 from dinomed3d.runtime.hardware.device import tf32_products
 from pointseg.config.folder_recipe import read_as_stated
-from pointseg.datasets.look_over import leave_out, look_over
+from pointseg.datasets.look_over import leave_out, look_over, tell_remarks
 from pointseg.datasets.named_scenes import NamedScenes
 from pointseg.training.loop import TrainingLoop
 from pointseg.training.run.run_dir import BEST, LAST, lock_run_dir
@@ -63,6 +63,5 @@ def _look_over(spec: TrainSpec, fabric: Fabric) -> None:
     if isinstance(dataset, NamedScenes):
         dataset.leave_out(before)
     leave_out(dataset, found, spec.log if fabric.is_global_zero else lambda text: None)
-    if fabric.is_global_zero and isinstance(dataset, NamedScenes):
-        for line in dataset.remarks():
-            spec.log(line)
+    if fabric.is_global_zero:
+        tell_remarks(dataset, spec.log)

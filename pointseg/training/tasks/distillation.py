@@ -125,9 +125,8 @@ class Distillation:
         cosine, count = total.tolist()
         if not count:
             raise UserError(
-                "no point of the validation scenes is visible in an image, so there is no score to choose "
-                "the best model by; the "
-                "run is kept: go on with --resume when they have images (pointseg-check-cameras)"
+                "no point of the validation scenes is visible in an image, so there is no score to choose the best "
+                "model by; the run is kept: go on with --resume when they have images (pointseg-check-cameras)"
             )
         return {"val_cosine": cosine / count}, {}
 

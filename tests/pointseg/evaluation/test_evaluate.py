@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from dinomed3d.runtime.errors import UserError
+from pointseg.datasets.named_scenes import NamedScenes
 from pointseg.evaluation import evaluate as module
 from pointseg.evaluation.evaluate import evaluate
 from pointseg.evaluation.robustness import Corruption
@@ -95,6 +96,27 @@ def test_finished_scenes_are_not_predicted_again(tmp_path, model):
     np.testing.assert_array_equal(second.confusion.matrix, first.confusion.matrix)
     evaluate(spec_of(tmp_path, overwrite=True))
     assert model.asked == 2 * asked
+
+
+class Remarked(Clouds, NamedScenes):
+    """Scenes in memory that are looked at like files."""
+
+    def __init__(self, scenes):
+        Clouds.__init__(self, scenes)
+        NamedScenes.__init__(self, "folder", scenes)
+
+    def look_at(self, split, scene):
+        """Nothing is wrong with any."""
+
+    def remarks(self):
+        return ["2 clouds in subfolders are in no split"]
+
+
+def test_what_is_odd_about_the_files_is_said(tmp_path, model):
+    said = []
+    dataset = Remarked(two_scenes().held)
+    evaluate(spec_of(tmp_path, dataset=dataset, log=said.append))
+    assert "2 clouds in subfolders are in no split" in said
 
 
 @pytest.mark.parametrize("what", ["labels", "record", "cut", "gone", "rubbish"])

@@ -13,6 +13,7 @@ import torch
 
 from dinomed3d.runtime.errors import UserError
 from pointseg.cloud import Cloud
+from pointseg.datasets.named_scenes import NamedScenes
 from pointseg.ditr import PointImages
 from pointseg.images.config import ImageConfig
 from pointseg.images.features.encoder import open_encoder, weights_digest
@@ -137,6 +138,17 @@ def test_changed_images_are_encoded_anew_and_a_larger_pool_adds(spec, dataset):
     assert (more.splits[0].made, more.splits[0].kept) == (4, 6)
     with pytest.raises(UserError, match="holds all images of each scene"):
         cache_features(spec)
+
+
+def test_what_is_odd_about_the_files_is_said(spec, dataset, monkeypatch):
+    logged = []
+    monkeypatch.setattr(NamedScenes, "remarks", lambda self: ["2 clouds are in no split"])
+    named = NamedScenes("folder", dataset.held)
+    for name in ("frames", "load", "classes", "fields"):
+        setattr(named, name, getattr(dataset, name, None))
+    named.look_at = lambda split, scene: None
+    cache_features(replace(spec, dataset=named, log=logged.append))
+    assert "2 clouds are in no split" in logged
 
 
 def test_two_at_once(spec):
