@@ -60,7 +60,7 @@ def test_volumes():
         (raw / folder).mkdir(parents=True)
         sitk.WriteImage(image, raw / folder / f"phantom_012{ending}.nii.gz")
     left = run("volumes")
-    assert left["mask"].GetSize() == (24, 24, 16)
+    assert left["mask"].GetSize() == (20, 20, 16)
     assert (left["again"] == left["labels"]).all()
     assert left["table"]["voxels"].sum() == (left["labels"] > 0).sum()
 

@@ -34,9 +34,9 @@ class PhantomSpec:
     training_cases: int = 12
     """Number of training cases, at least 5, since nnU-Net splits them into 5 folds."""
     test_cases: int = 4
-    shape_zyx: tuple[int, int, int] = (16, 48, 48)
+    shape_zyx: tuple[int, int, int] = (16, 40, 40)
     """Voxels."""
-    spacing_mm: Triple = (3.0, 1.25, 1.25)
+    spacing_mm: Triple = (3.0, 1.5, 1.5)
     """Voxel size (z, y, x)."""
 
 

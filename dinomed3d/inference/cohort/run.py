@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from dinomed3d.inference.case import CaseList
@@ -18,6 +18,7 @@ from dinomed3d.inference.cohort.outputs.describe import failed_record
 from dinomed3d.inference.cohort.outputs.earlier_failures import EarlierFailures
 from dinomed3d.inference.cohort.outputs.foreign_files import foreign_file, protect_inputs
 from dinomed3d.inference.cohort.outputs.nnunet_files import write_for_nnunet
+from dinomed3d.inference.cohort.outputs.output_lock import hold_output
 from dinomed3d.inference.cohort.outputs.record import read_record
 from dinomed3d.inference.cohort.outputs.remove_results import remove_leftovers, write_failure
 from dinomed3d.inference.cohort.outputs.result_files import EARLIER
@@ -74,20 +75,24 @@ def _predict(
         exclude=spec.exclude,
         reader=model.reader,
     )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        protect_inputs(found, out)
-        names = anonymizer(spec, found) if spec.anonymous else None
-    except OSError as error:
-        raise UserError(f"-o {out}: cannot be written to ({error.strerror or error})") from error
-    if names is None:
-        return _work(spec, model, on_event, worker, found, None, started)
-    try:
-        hidden = anonymous_events(names, on_event)
-        return _work(spec, model, hidden, worker, found, names, started)
-    except UserError as error:
-        # without its cause, which would name what this leaves out
-        raise UserError(names.text(str(error))) from None
+    with ExitStack() as held:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            protect_inputs(found, out)
+            held.enter_context(hold_output(out, spec.shard))
+            names = anonymizer(spec, found) if spec.anonymous else None
+        except OSError as error:
+            raise UserError(
+                f"-o {out}: cannot be written to ({error.strerror or error})"
+            ) from error
+        if names is None:
+            return _work(spec, model, on_event, worker, found, None, started)
+        try:
+            hidden = anonymous_events(names, on_event)
+            return _work(spec, model, hidden, worker, found, names, started)
+        except UserError as error:
+            # without its cause, which would name what this leaves out
+            raise UserError(names.text(str(error))) from None
 
 
 def anonymizer(spec: PredictSpec, found: CaseList) -> Anonymizer:

@@ -36,11 +36,15 @@ class Holder:
     command: str = ""
     """What it runs."""
 
-    def __str__(self) -> str:
+    def brief(self) -> str:
+        """Its number and machine, without the command, which may name folders."""
         if not self.pid:
             return "another process"
         where = "" if self.host == platform.node() else f" on {self.host}"
-        return f"process {self.pid}{where} ({self.command})"
+        return f"process {self.pid}{where}"
+
+    def __str__(self) -> str:
+        return f"{self.brief()} ({self.command})" if self.pid else self.brief()
 
 
 class HeldError(Exception):
