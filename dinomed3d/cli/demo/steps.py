@@ -37,9 +37,9 @@ class DemoSpec:
     phantom: PhantomSpec = PhantomSpec()
     stage1_epochs: int = 2
     stage2_epochs: int = 5
-    iterations_per_epoch: int = 14
+    iterations_per_epoch: int = 16
     val_iterations_per_epoch: int = 2
-    room_recipe: tuple[str, ...] = ("epochs=1", "evaluations=1", "max_points=8000")
+    room_recipe: tuple[str, ...] = ("epochs=1", "evaluations=1", "max_points=7000")
     """Changes to the recipe of ``pointseg-train --dataset synthetic``."""
 
     def settings(self) -> dict[str, str]:

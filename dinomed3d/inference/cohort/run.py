@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from dinomed3d.inference.case import CaseList
@@ -75,24 +75,22 @@ def _predict(
         exclude=spec.exclude,
         reader=model.reader,
     )
-    with ExitStack() as held:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            protect_inputs(found, out)
-            held.enter_context(hold_output(out, spec.shard))
-            names = anonymizer(spec, found) if spec.anonymous else None
-        except OSError as error:
-            raise UserError(
-                f"-o {out}: cannot be written to ({error.strerror or error})"
-            ) from error
-        if names is None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        protect_inputs(found, out)
+        names = anonymizer(spec, found) if spec.anonymous else None
+    except OSError as error:
+        raise UserError(f"-o {out}: cannot be written to ({error.strerror or error})") from error
+    if names is None:
+        with hold_output(out, spec.shard):
             return _work(spec, model, on_event, worker, found, None, started)
-        try:
-            hidden = anonymous_events(names, on_event)
+    try:
+        hidden = anonymous_events(names, on_event)
+        with hold_output(out, spec.shard):
             return _work(spec, model, hidden, worker, found, names, started)
-        except UserError as error:
-            # without its cause, which would name what this leaves out
-            raise UserError(names.text(str(error))) from None
+    except UserError as error:
+        # without its cause, which would name what this leaves out
+        raise UserError(names.text(str(error))) from None
 
 
 def anonymizer(spec: PredictSpec, found: CaseList) -> Anonymizer:

@@ -34,17 +34,13 @@ class Holder:
     host: str = ""
     """The name of its machine."""
     command: str = ""
-    """What it runs."""
+    """What it runs; empty if it does not say."""
 
-    def brief(self) -> str:
-        """Its number and machine, without the command, which may name folders."""
+    def __str__(self) -> str:
         if not self.pid:
             return "another process"
         where = "" if self.host == platform.node() else f" on {self.host}"
-        return f"process {self.pid}{where}"
-
-    def __str__(self) -> str:
-        return f"{self.brief()} ({self.command})" if self.pid else self.brief()
+        return f"process {self.pid}{where}" + (f" ({self.command})" if self.command else "")
 
 
 class HeldError(Exception):
@@ -57,7 +53,7 @@ class HeldError(Exception):
 
 
 @contextmanager
-def hold(path: Path) -> Iterator[None]:
+def hold(path: Path, *, private: bool = False) -> Iterator[None]:
     """Keep other processes from whatever a lock file stands for, until the block ends.
 
     A lock ends with its process: what a killed one leaves is taken over. Processes that are forked meanwhile do not
@@ -66,6 +62,7 @@ def hold(path: Path) -> Iterator[None]:
 
     Args:
         path: the lock file, in a folder that is made if need be; it is removed at the end.
+        private: whether the file leaves out the command, which may name folders.
 
     Raises:
         HeldError: another process holds it, and still does after ``PATIENCE_S``, or this one does already.
@@ -73,9 +70,9 @@ def hold(path: Path) -> Iterator[None]:
     """
     name = os.path.abspath(path)
     if name in _held:  # opening the file again would end the lock on some systems
-        raise HeldError(_this_process())
+        raise HeldError(_this_process(private=private))
     path.parent.mkdir(parents=True, exist_ok=True)
-    stream = _locked(path)
+    stream = _locked(path, _this_process(private=private))
     _held.add(name)
     try:
         yield
@@ -89,7 +86,22 @@ def is_held_here(path: Path) -> bool:
     return os.path.abspath(path) in _held
 
 
-def _locked(path: Path) -> IO[bytes]:
+def holder_of(path: Path) -> Holder | None:
+    """The process that holds a lock, this one included; None if none does.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    if is_held_here(path):  # opening the file again would end the lock on some systems
+        return _this_process(private=True)
+    try:
+        with open(path, "r+b") as stream:
+            return None if _is_free(path, stream) else _read_holder(path)
+    except FileNotFoundError:
+        return None
+
+
+def _locked(path: Path, holder: Holder) -> IO[bytes]:
     """The lock file, locked, with a word on who holds it."""
     refused_at = time.monotonic() + PATIENCE_S
     while True:
@@ -97,7 +109,7 @@ def _locked(path: Path) -> IO[bytes]:
         try:
             is_free = _is_free(path, stream)
             if is_free and _is_still(path, stream):
-                _write_holder(stream)
+                _write_holder(stream, holder)
                 return stream
         except BaseException:
             stream.close()
@@ -158,14 +170,16 @@ def _release(path: Path, stream: IO[bytes]) -> None:
     stream.close()
 
 
-def _this_process() -> Holder:
+def _this_process(*, private: bool) -> Holder:
+    if private:
+        return Holder(os.getpid(), platform.node())
     command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]) if sys.argv else ""
     return Holder(os.getpid(), platform.node(), f"{command:.200}")
 
 
-def _write_holder(stream: IO[bytes]) -> None:
+def _write_holder(stream: IO[bytes], holder: Holder) -> None:
     stream.truncate(0)
-    stream.write(json.dumps(asdict(_this_process())).encode())
+    stream.write(json.dumps(asdict(holder)).encode())
     stream.flush()
 
 

@@ -37,12 +37,17 @@ def opened_image(
     Raises:
         ImagesError: it is missing or damaged, when it is opened or inside the context.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         file = io.BytesIO(source) if isinstance(source, bytes) else source
         with Image.open(file, formats=formats) as image:
             yield image
+    except UnidentifiedImageError as error:  # whose text shows where the bytes lie in memory
+        known = " or ".join(formats) if formats else "image that Pillow knows"
+        raise ImagesError(
+            f"{name}: this {what} cannot be read: it is no {known}; copy it again"
+        ) from error
     except (*DAMAGED, Image.DecompressionBombError) as error:
         if isinstance(error, UserError):
             raise

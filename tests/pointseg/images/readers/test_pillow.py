@@ -61,10 +61,17 @@ def test_what_pillow_raises_names_the_image(
 
 
 def test_other_formats_are_refused() -> None:
-    with pytest.raises(ImagesError, match="cannot be read"), opened_image(
-        png(), "a", formats=("JPEG",)
-    ):  # fmt: skip
-        pass
+    """Without where the bytes lie in memory."""
+    for content, formats, known in (
+        (png(), ("JPEG", "WEBP"), "JPEG or WEBP"),
+        (b"text", None, "image that Pillow knows"),
+    ):
+        says = f"^frame 3: this image cannot be read: it is no {known}; copy it again$"
+        with (
+            pytest.raises(ImagesError, match=says),
+            opened_image(content, "frame 3", formats=formats),
+        ):
+            pass
 
 
 def test_what_the_reader_finds_wrong_itself_stays_as_it_is() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -52,11 +53,17 @@ def test_a_second_run_is_refused_and_touches_nothing(spec) -> None:
     )
     with other:
         assert other.stdout is not None and other.stdout.readline() == "held\n"
-        says = f"^-o {out}: process {other.pid} is at work there; wait for it to end, or give"
+        says = (
+            f"^-o {re.escape(spec.out)}: process {other.pid} is at work there; wait for it to end"
+        )
         with pytest.raises(UserError, match=says):
             run(spec, overwrite=True)
+        lock = json.loads((out / ".lock").read_bytes())
+        assert not lock["command"], "it may name folders of patients"
         now = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.name != ".lock"}
         assert now == before
+        with pytest.raises(UserError, match=f"^-o OUT: process {other.pid} is at work there"):
+            run(spec, anonymous=True)
         other.kill()
     run(spec, overwrite=True)  # what a killed one leaves is taken over
     assert json.loads((out / "run.json").read_text("utf-8"))["missing"] == []
@@ -66,9 +73,37 @@ def test_shards_share_the_folder(spec) -> None:
     out = Path(spec.out)
     with hold_output(out, (1, 2)):
         run(replace(spec, shard=(2, 2)))
-        with pytest.raises(UserError, match=r"at work there on shard 1 of 2"):
+        with pytest.raises(UserError, match="at work there"):
             run(replace(spec, shard=(1, 2)))
     run(replace(spec, shard=(1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [(None, (1, 2)), ((1, 2), None), ((1, 2), (1, 4)), ((1, 2), (2, 4))]
+)
+def test_runs_that_may_have_the_same_cases_exclude_each_other(tmp_path: Path, one, other) -> None:
+    with hold_output(tmp_path, one), pytest.raises(UserError, match="is at work there"):  # noqa: SIM117
+        with hold_output(tmp_path, other):
+            pass
+    with hold_output(tmp_path, other):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_killed_runs_leave_keeps_nobody_out(tmp_path: Path) -> None:
+    for name in (".lock", ".lock-1-of-4"):
+        (tmp_path / name).write_text('{"pid": 1, "host": "elsewhere", "command": ""}')
+    with hold_output(tmp_path, (1, 2)):
+        pass
+
+
+def test_a_lock_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".lock").mkdir()
+    with (
+        pytest.raises(UserError, match=r"\.lock: cannot be written to"),
+        hold_output(tmp_path, None),
+    ):
+        pass
 
 
 def test_a_run_that_fails_lets_go(spec, monkeypatch) -> None:
