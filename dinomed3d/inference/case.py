@@ -33,7 +33,7 @@ class Scan:
 
     @property
     def quoted(self) -> tuple[str, ...]:
-        """Texts other than paths that messages may quote: a series' description and UID, names of files in an archive."""
+        """Texts other than paths that messages may quote: a series' description and UID, names in an archive."""
         members = self.files if self.archive is not None else ()
         return tuple(text for text in (self.series, self.uid, *members) if text)
 
